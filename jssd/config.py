@@ -1,0 +1,334 @@
+"""Every knob of a run: typed, with its default and its reason beside it, and checked once by `validate`.
+
+Config files in `configs/` build a `Config` in plain Python; absl flags override single fields
+(`--config.sampling.temperature=1.2`). After `validate` the tree is treated as read-only. Settings that only fit one room
+live in that room's section; rooms receive their own section, never the whole tree.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import field
+
+
+@dataclasses.dataclass
+class ModelSource:
+    """Where the frozen base model comes from and how it is computed with."""
+
+    path: str = ""  # A Hugging Face folder, a .gguf file, or a hub id such as "Qwen/Qwen3-4B-Instruct-2507".
+    revision: str = "main"  # Commit, tag or branch of a hub id. Ignored names are refused: local paths allow "main" only.
+    dtype: str = (
+        ""  # Storage dtype of the weights: "" keeps the checkpoint's, else "float32" or "bfloat16".
+    )
+    compute_dtype: str = ""  # Dtype of activations and matmuls: "" follows the weights.
+
+
+@dataclasses.dataclass
+class MeshConfig:
+    """How devices are laid out. The product must equal the number of devices; one axis may be -1: what is left."""
+
+    data: int = 1  # Replicates weights, splits the batch.
+    fsdp: int = -1  # Splits weights and the batch.
+    tensor: int = 1  # Splits heads, MLP width and vocabulary.
+
+
+@dataclasses.dataclass
+class PromptsConfig:
+    """Which problems are asked, and in which words."""
+
+    source: str = ""  # "tasks:train", a .jsonl or .parquet path, or "hf:owner/dataset[/config]" (extra `hub`).
+    split: str = "train"  # Split of an "hf:" source.
+    question_field: str = "question"  # Column that holds the problem statement.
+    starter_code_field: str = (
+        "starter_code"  # Column with starter code; blank or missing makes it a stdin problem.
+    )
+    id_field: str = ""  # Column with a stable id; "" numbers the rows.
+    template: str = "user"  # A name in data/prompts.py: "raw", "user", "system", "apple_raw", "apple_user", "task".
+    system_prompt: str = (
+        ""  # Replaces the template's own system text where the template has a system turn.
+    )
+    dedup: bool = True  # Drops repeated statements, compared after whitespace is normalised (paper section 2).
+    require_is_passed: bool = (
+        False  # Keeps rows whose `is_passed` is true: reproduces the 10,167 rows of ml-ssd issue 7.
+    )
+    limit: int = 0  # Keeps the first so many problems; 0 keeps all.
+    repeat: int = (
+        1  # Asks each problem in so many wordings of a template that has several ("task").
+    )
+
+
+@dataclasses.dataclass
+class SamplingConfig:
+    """The law completions are drawn from. vLLM's order: temperature, top_k, top_p, min_p."""
+
+    temperature: float = 1.0  # 0 is greedy. Traced: a sweep compiles once.
+    top_k: int = 0  # 0 keeps the whole vocabulary.
+    top_p: float = 1.0  # 1.0 keeps the whole mass.
+    min_p: float = (
+        0.0  # Keeps tokens with at least this share of the likeliest token's probability.
+    )
+    max_new_tokens: int = 512  # A completion that reaches it ends with finish_reason "length".
+    n: int = 1  # Samples per prompt. The paper draws one.
+    seed: int = 0  # With prompt id, sample number and position it addresses every draw.
+
+
+@dataclasses.dataclass
+class EngineConfig:
+    """How the sampler uses the machine. Nothing here changes which tokens come out in strict float32."""
+
+    slots: int = 32  # Completions decoded side by side.
+    prompt_bucket: int = 64  # Prompt lengths are padded up to a multiple of this.
+    decode_steps: int = 16  # Steps fused into one device call before the host refills ended slots.
+    keep_support: bool = (
+        True  # Stores the token ids each draw could have taken, for KeptMass in training.
+    )
+
+
+@dataclasses.dataclass
+class FilterConfig:
+    """Which completions are trained on. The paper drops empty answers and single-line stubs, nothing else."""
+
+    drop_empty: bool = True
+    drop_stubs: bool = (
+        True  # One line only (paper); the exact rule is not published, ours is in data/filters.py.
+    )
+    drop_shortest_percent: float = (
+        0.0  # The released code drops the shortest 10 percent by characters.
+    )
+    truncated: str = (
+        "keep"  # Completions cut at the token limit: "keep" (ends the turn), "no_eos", or "drop".
+    )
+    drop_duplicates: bool = False  # Same prompt, same tokens.
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    """Supervised fine-tuning on the raw samples. Defaults are the paper's (section 3.2)."""
+
+    num_steps: int = 2500
+    global_batch_size: int = 32  # Rows per optimizer step.
+    seq_len: int = 65536  # Tokens per row.
+    packing: bool = (
+        True  # Several samples per row with segment ids; False puts one sample on a row.
+    )
+    grad_accum: int = 1  # Micro-batches per step; the loss is normalised over all of them together.
+    learning_rate: float = 5e-6
+    final_learning_rate: float = 1e-6  # Cosine from the peak to this.
+    warmup_steps: int = 250
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8  # Not published; Adam's usual value.
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0  # Global norm; 0 switches it off. Not published; the usual value.
+    param_dtype: str = "float32"  # Dtype of the trained copy and of Adam's moments.
+    remat: str = "block"  # What the backward pass recomputes: "none" or "block".
+    loss_chunk: int = 256  # Response tokens whose logits exist at once.
+    seed: int = 0  # Order of the samples.
+    log_every: int = 1
+    save_every: int = 250
+    keep_last: int = 2  # Newest checkpoints kept, besides the best by loss.
+    allow_foreign_samples: bool = (
+        False  # Trains on samples that other weights drew. Off: the paper's premise is broken.
+    )
+
+
+@dataclasses.dataclass
+class DecodeConfig:
+    """One way to decode at evaluation, with a name to show."""
+
+    name: str = ""
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    models: tuple[str, ...] = ("base", "student")  # Who is scored with it.
+
+
+@dataclasses.dataclass
+class EvalConfig:
+    """pass@k of base and student, each at its own decoding and both at the same."""
+
+    benchmarks: tuple[str, ...] = ("tasks",)  # "tasks" (held-out half of our own set), "humaneval".
+    decodes: list[DecodeConfig] = field(default_factory=list)
+    n: int = 10  # Completions per problem; the paper draws ten.
+    ks: tuple[int, ...] = (1, 5)
+    max_new_tokens: int = 512
+    template: str = "task"  # Prompt template, as in `PromptsConfig.template`.
+    limit: int = 0  # Problems per benchmark; 0 asks all.
+    seed: int = 0
+    bootstrap: int = 10000  # Resamples of the problems for the 95 percent intervals.
+    sandbox: str = (
+        "auto"  # "auto" takes the strongest way there is; or "bwrap", "unshare", "uid", "rlimit".
+    )
+    workers: int = 2  # Programs graded at once.
+    timeout: float = 10.0  # Seconds per program.
+    memory_mb: int = 512  # Address space per program.
+
+
+@dataclasses.dataclass
+class ExportConfig:
+    """What the exported folder serves by default: the student's own tuned decoding (paper table 3)."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    dtype: str = ""  # "" exports in the source checkpoint's dtype.
+    shard_bytes: int = 5_000_000_000  # Every loader accepts it; transformers 5 would write 50 GB.
+
+
+@dataclasses.dataclass
+class Config:
+    """One experiment. Stages meet on disk in the work directory."""
+
+    name: str = ""
+    model: ModelSource = field(default_factory=ModelSource)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    prompts: PromptsConfig = field(default_factory=PromptsConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvalConfig = field(default_factory=EvalConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    seeds: int = 1  # Independent repetitions of the whole run with sampling.seed, train.seed and evaluate.seed + i.
+    compile_cache: bool = (
+        True  # Keeps compiled programs in `<workdir>/.cache`, so that a restart skips compiling.
+    )
+
+
+STAGES = ("sample", "sft", "export", "evaluate", "report")
+
+
+def to_dict(config: Config) -> dict:
+    """Plain nested dict of a config, ready for JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def digest(tree: dict) -> str:
+    """Short hash of a plain dict; equal dicts give equal digests whatever their key order."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def validate(config: Config) -> None:
+    """Raises one ValueError that lists every broken rule: the field, its value, the rule and the way out."""
+    errors = []
+
+    def rule(ok: bool, field_name: str, must: str) -> None:
+        if not ok:
+            value = config
+            for part in field_name.split("."):
+                value = getattr(value, part)
+            errors.append(f"{field_name}={value!r} {must}.")
+
+    rule(
+        bool(config.model.path),
+        "model.path",
+        "must name a Hugging Face folder, a .gguf file or a hub id",
+    )
+    for name in ("model.dtype", "model.compute_dtype", "export.dtype"):
+        section, leaf = name.split(".")
+        value = getattr(getattr(config, section), leaf)
+        rule(value in ("", "float32", "bfloat16"), name, "must be '', 'float32' or 'bfloat16'")
+    rule(
+        bool(config.prompts.source),
+        "prompts.source",
+        "must name the problems, e.g. tasks:train or a .jsonl file",
+    )
+    rule(config.prompts.limit >= 0, "prompts.limit", "must be 0 (all) or more")
+    rule(config.prompts.repeat >= 1, "prompts.repeat", "must be at least 1")
+    errors.extend(_law_errors("sampling", config.sampling))
+    errors.extend(_law_errors("export", config.export))
+    for index, decode in enumerate(config.evaluate.decodes):
+        errors.extend(_law_errors(f"evaluate.decodes[{index}]", decode))
+    names = [decode.name for decode in config.evaluate.decodes]
+    if len(set(names)) < len(names):
+        errors.append(f"evaluate.decodes names {names} must differ from one another.")
+    for name in (
+        "sampling.max_new_tokens",
+        "sampling.n",
+        "engine.slots",
+        "engine.prompt_bucket",
+        "engine.decode_steps",
+        "train.num_steps",
+        "train.global_batch_size",
+        "train.seq_len",
+        "train.grad_accum",
+        "train.loss_chunk",
+        "train.log_every",
+        "train.save_every",
+        "train.keep_last",
+        "evaluate.n",
+        "evaluate.max_new_tokens",
+        "evaluate.workers",
+        "evaluate.bootstrap",
+        "evaluate.memory_mb",
+        "export.shard_bytes",
+        "seeds",
+    ):
+        value = config
+        for part in name.split("."):
+            value = getattr(value, part)
+        rule(value >= 1, name, "must be at least 1")
+    rule(
+        config.filter.truncated in ("keep", "no_eos", "drop"),
+        "filter.truncated",
+        "must be keep, no_eos or drop",
+    )
+    rule(
+        0 <= config.filter.drop_shortest_percent < 100,
+        "filter.drop_shortest_percent",
+        "must be in [0, 100)",
+    )
+    rule(config.train.remat in ("none", "block"), "train.remat", "must be none or block")
+    rule(
+        config.train.param_dtype in ("float32", "bfloat16"),
+        "train.param_dtype",
+        "must be float32 or bfloat16",
+    )
+    rule(config.train.learning_rate > 0, "train.learning_rate", "must be above 0")
+    rule(
+        0 <= config.train.final_learning_rate <= config.train.learning_rate,
+        "train.final_learning_rate",
+        "must be between 0 and train.learning_rate",
+    )
+    rule(
+        0 <= config.train.warmup_steps < config.train.num_steps,
+        "train.warmup_steps",
+        f"must be in [0, train.num_steps={config.train.num_steps})",
+    )
+    rule(config.train.clip_norm >= 0, "train.clip_norm", "must be 0 (off) or more")
+    rule(config.train.weight_decay >= 0, "train.weight_decay", "must be 0 or more")
+    rule(
+        config.train.global_batch_size % config.train.grad_accum == 0,
+        "train.global_batch_size",
+        f"must be a multiple of train.grad_accum={config.train.grad_accum}",
+    )
+    rule(
+        all(1 <= k <= config.evaluate.n for k in config.evaluate.ks) and bool(config.evaluate.ks),
+        "evaluate.ks",
+        f"must hold numbers between 1 and evaluate.n={config.evaluate.n}",
+    )
+    rule(
+        config.evaluate.sandbox in ("auto", "bwrap", "unshare", "uid", "rlimit"),
+        "evaluate.sandbox",
+        "must be auto, bwrap, unshare, uid or rlimit",
+    )
+    rule(config.evaluate.timeout > 0, "evaluate.timeout", "must be above 0 seconds")
+    axes = dataclasses.asdict(config.mesh)
+    if any(size < 1 and size != -1 for size in axes.values()) or list(axes.values()).count(-1) > 1:
+        errors.append(
+            f"mesh={axes} must hold sizes of 1 or more, and at most one -1 (what is left)."
+        )
+    if errors:
+        raise ValueError("config: " + " ".join(errors))
+
+
+def _law_errors(where: str, law) -> list[str]:
+    """The rules of a sampling law, for any section that holds one."""
+    rules = (
+        (law.temperature >= 0, "temperature", "must be 0 (greedy) or more"),
+        (law.top_k >= 0, "top_k", "must be 0 (off) or more"),
+        (0 < law.top_p <= 1, "top_p", "must be in (0, 1]"),
+        (0 <= getattr(law, "min_p", 0.0) <= 1, "min_p", "must be in [0, 1]"),
+    )
+    return [f"{where}.{name}={getattr(law, name)!r} {must}." for ok, name, must in rules if not ok]
