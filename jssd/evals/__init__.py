@@ -1,0 +1,1 @@
+"""Completions in, pass@k out. Standard library and NumPy only."""

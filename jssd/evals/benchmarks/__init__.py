@@ -1,0 +1,78 @@
+"""Problems with tests: the `Task` record every benchmark is read into, and `load`, which reads one by name.
+
+A task comes in one of two forms. A *function* task has an `entry_point`, and is tested by calls (`CallTest`) or by
+HumanEval-style `check_source`. A *stdin* task has neither starter code nor entry point, and is tested by whole runs
+(`StdinTest`).
+"""
+
+import dataclasses
+import importlib
+from typing import Any
+
+# Benchmark -> its splits. The first is the one scores are reported on.
+SPLITS = {"tasks": ("heldout", "train"), "humaneval": ("test",)}
+
+
+@dataclasses.dataclass(frozen=True)
+class CallTest:
+    """One call of the entry point: positional arguments and the value it must return, both plain data.
+
+    Plain data: None, bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, nested at will.
+    """
+
+    args: tuple[Any, ...]
+    expected: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class StdinTest:
+    """One run of the whole program: what it reads and what it must print."""
+
+    stdin: str
+    stdout: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One problem with its tests.
+
+    Raises ValueError when the fields fit neither form, so that a badly written benchmark fails when it is loaded.
+    """
+
+    id: str
+    statement: str  # The problem in words, as a prompt template shows it.
+    tests: tuple[CallTest, ...] | tuple[StdinTest, ...] = ()
+    starter_code: str = ""  # Function form: imports, helpers and the signature to fill in.
+    entry_point: str = ""  # Function form: the name the tests call. "" is the stdin form.
+    check_source: str = (
+        ""  # Function form: code that defines `check(candidate)`; used instead of `tests`.
+    )
+    reference: str = ""  # A full program that passes, for tests of the benchmark itself.
+
+    def __post_init__(self) -> None:
+        where = f"task {self.id!r}:"
+        if bool(self.tests) == bool(self.check_source):
+            raise ValueError(f"{where} give exactly one of tests and check_source.")
+        wanted = CallTest if self.entry_point else StdinTest
+        if not all(isinstance(test, wanted) for test in self.tests):
+            form = f"entry_point={self.entry_point!r}"
+            raise ValueError(f"{where} with {form} every test must be a {wanted.__name__}.")
+        if not self.entry_point and (self.starter_code or self.check_source):
+            raise ValueError(
+                f"{where} a stdin task has no starter_code and no check_source. Set entry_point."
+            )
+
+
+def load(name: str, split: str) -> list[Task]:
+    """All tasks of one split of a benchmark, in a fixed order.
+
+    Raises ValueError for an unknown name or split, and FileNotFoundError when the benchmark's data are not installed.
+    """
+    if name not in SPLITS:
+        raise ValueError(f"benchmark={name!r} is unknown. Choose from {', '.join(SPLITS)}.")
+    if split not in SPLITS[name]:
+        raise ValueError(
+            f"split={split!r} is not in benchmark {name!r}. Choose from {', '.join(SPLITS[name])}."
+        )
+    module = importlib.import_module(f"jssd.evals.benchmarks.{name}")
+    return module.load(split)
