@@ -1,0 +1,1 @@
+"""A decoder-only transformer: Llama, Qwen2 and Qwen3."""

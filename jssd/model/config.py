@@ -1,0 +1,167 @@
+"""Architecture facts of a decoder, read from a Hugging Face `config.json`.
+
+Hugging Face names appear only here and in `weights/names.py`. Both spellings are read: transformers 4 (`rope_theta`,
+`rope_scaling`) and transformers 5 (`rope_parameters`). What the model does not implement is refused by name, before any
+weight is read.
+"""
+
+import dataclasses
+
+FAMILIES = ("llama", "qwen2", "qwen3", "qwen3_moe")
+
+
+@dataclasses.dataclass(frozen=True)
+class Llama3Scaling:
+    """Llama 3.1's frequency scaling: long wavelengths are divided by `factor`, with a smooth ramp between."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_len: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Rope:
+    """Rotary position embedding."""
+
+    theta: float
+    scaling: Llama3Scaling | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A decoder-only transformer. Frozen and hashable: it is static under `jit`."""
+
+    family: str
+    vocab_size: int
+    embed_dim: int
+    mlp_dim: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_seq_len: int
+    norm_eps: float
+    rope: Rope
+    tied_head: bool
+    qkv_bias: bool = False
+    o_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+
+    @property
+    def num_groups(self) -> int:
+        """Query heads per KV head."""
+        return self.num_heads // self.num_kv_heads
+
+
+# What transformers assumes where a config.json is silent.
+_DEFAULTS = {
+    "llama": {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6},
+    "qwen2": {"max_position_embeddings": 32768, "rms_norm_eps": 1e-6},
+    "qwen3": {"max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "head_dim": 128},
+    "qwen3_moe": {"max_position_embeddings": 32768, "rms_norm_eps": 1e-6},
+}
+
+
+def from_hf(hf: dict) -> ModelConfig:
+    """Reads a `config.json` dict.
+
+    Raises:
+      ValueError: one message that lists every feature that is not implemented and every missing field.
+    """
+    family = hf.get("model_type")
+    if family not in FAMILIES:
+        raise ValueError(
+            f"config.json: model_type={family!r} is not supported. Supported: {', '.join(FAMILIES)}."
+        )
+    hf = {**_DEFAULTS[family], **{key: value for key, value in hf.items() if value is not None}}
+    required = (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+    )
+    errors = [f"{name} is missing" for name in required if name not in hf]
+    rope, rope_errors = _rope(hf)
+    errors += rope_errors + _refusals(hf, family)
+    if errors:
+        raise ValueError(f"config.json ({family}): " + "; ".join(errors) + ".")
+    num_heads = hf["num_attention_heads"]
+    num_kv_heads = hf.get("num_key_value_heads", num_heads)
+    if num_heads % num_kv_heads:
+        raise ValueError(
+            f"config.json: num_attention_heads={num_heads} must be a multiple of "
+            f"num_key_value_heads={num_kv_heads}."
+        )
+    attention_bias = bool(hf.get("attention_bias", False))
+    return ModelConfig(
+        family=family,
+        vocab_size=hf["vocab_size"],
+        embed_dim=hf["hidden_size"],
+        mlp_dim=hf["intermediate_size"],
+        num_layers=hf["num_hidden_layers"],
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads,
+        head_dim=hf.get("head_dim", hf["hidden_size"] // num_heads),
+        max_seq_len=hf["max_position_embeddings"],
+        norm_eps=hf["rms_norm_eps"],
+        rope=rope,
+        tied_head=bool(hf.get("tie_word_embeddings", False)),
+        # Qwen2 always has biases on q, k, v and none on o; the others follow `attention_bias` on all four.
+        qkv_bias=family == "qwen2" or attention_bias,
+        o_bias=family != "qwen2" and attention_bias,
+        mlp_bias=family == "llama" and bool(hf.get("mlp_bias", False)),
+        qk_norm=family in ("qwen3", "qwen3_moe"),
+    )
+
+
+def _rope(hf: dict) -> tuple[Rope, list[str]]:
+    """The rotary embedding from either spelling, with what is wrong about it."""
+    new = hf.get("rope_parameters") or {}
+    old = hf.get("rope_scaling") or {}
+    theta = new.get("rope_theta", hf.get("rope_theta", 10000.0))
+    scaling = new or old
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind == "default":
+        return Rope(float(theta)), []
+    if kind != "llama3":
+        return Rope(float(theta)), [f"rope type {kind!r} is not supported (default, llama3 are)"]
+    names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    missing = [f"rope llama3 lacks {name}" for name in names if name not in scaling]
+    if missing:
+        return Rope(float(theta)), missing
+    return Rope(float(theta), Llama3Scaling(*(scaling[name] for name in names))), []
+
+
+def _refusals(hf: dict, family: str) -> list[str]:
+    """Features that would change the numbers and are not implemented, each by its own name."""
+    layer_types = set(hf.get("layer_types", ())) - {"full_attention"}
+    rules = (
+        ("quantization_config" in hf, "quantised weights (quantization_config) are not supported"),
+        (
+            hf.get("hidden_act", "silu") not in ("silu", "swish"),
+            f"hidden_act={hf.get('hidden_act')!r} is not silu",
+        ),
+        (
+            # transformers gives layers at or above max_window_layers the window: none if that is all layers.
+            family != "llama"
+            and bool(hf.get("use_sliding_window"))
+            and "layer_types" not in hf
+            and hf.get("max_window_layers", 28) < hf.get("num_hidden_layers", 0),
+            "sliding window attention (use_sliding_window) is not supported",
+        ),
+        (
+            bool(layer_types),
+            f"layer_types {sorted(layer_types)} are not supported, full_attention is",
+        ),
+        (
+            (hf.get("rope_parameters") or {}).get(
+                "partial_rotary_factor", hf.get("partial_rotary_factor", 1.0)
+            )
+            != 1.0,
+            "partial_rotary_factor other than 1 is not supported",
+        ),
+    )
+    return [text for wrong, text in rules if wrong]
