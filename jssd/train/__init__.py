@@ -1,0 +1,1 @@
+"""Batches in, better weights out: the loss, the optimizer, the step and the loop."""

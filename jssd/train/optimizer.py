@@ -1,0 +1,57 @@
+"""The learning-rate schedule, gradient clipping and AdamW.
+
+What the paper does not publish, and what is done here: Adam's epsilon and the gradient clip (see
+`TrainConfig`), and which weights decay. As in Megatron-LM, the framework the paper names, vectors do
+not: the scales of norms and the biases. Matrices, the embedding among them, decay.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jssd.config import TrainConfig
+
+
+def learning_rate_schedule(config: TrainConfig) -> optax.Schedule:
+    """Learning rate of an update, counted from 0: a linear warm-up, then half a cosine.
+
+    Update number n (from 1) runs at `learning_rate * n / warmup_steps` up to `warmup_steps`, where it
+    reaches `learning_rate`; the last one, `num_steps`, runs at exactly `final_learning_rate`. No update
+    has rate 0, so none is spent on nothing.
+    """
+    peak, final = config.learning_rate, config.final_learning_rate
+    warmup, steps = config.warmup_steps, config.num_steps
+
+    def schedule(count):
+        number = jnp.asarray(count, jnp.float32) + 1.0
+        share = jnp.clip((number - warmup) / max(steps - warmup, 1), 0.0, 1.0)
+        cosine = final + (peak - final) * 0.5 * (1.0 + jnp.cos(jnp.pi * share))
+        return jnp.where(number < warmup, peak * number / max(warmup, 1), cosine)
+
+    return schedule
+
+
+def decays(params: dict) -> dict:
+    """Tree of bools like `params`: which weights decay. Norm scales and biases, by name, do not."""
+
+    def leaf(path: tuple, _) -> bool:
+        name = path[-1].key
+        return not name.endswith(("norm", "bias"))
+
+    return jax.tree_util.tree_map_with_path(leaf, params)
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """AdamW with a clipped global norm. Moments are float32 whatever the dtype of the weights."""
+    chain = optax.chain(
+        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+        optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.eps),
+        optax.add_decayed_weights(config.weight_decay, mask=decays),
+        optax.scale_by_learning_rate(learning_rate_schedule(config)),
+    )
+
+    def init(params: dict) -> optax.OptState:
+        # optax gives the second moment the dtype of the weights; these stand in for them.
+        return chain.init(jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params))
+
+    return optax.GradientTransformation(init, chain.update)

@@ -1,0 +1,106 @@
+"""Schedule values, the decay mask and one AdamW update against the textbook."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jssd.config import TrainConfig
+from jssd.train import optimizer
+
+PARAMS = {
+    "embed": jnp.ones((4, 2)),
+    "blocks": {
+        "attn_norm": jnp.ones((1, 2)),
+        "attn": {
+            "q": jnp.ones((1, 2, 1, 2)),
+            "q_bias": jnp.ones((1, 1, 2)),
+            "q_norm": jnp.ones((1, 2)),
+        },
+        "mlp_norm": jnp.ones((1, 2)),
+        "mlp": {"down": jnp.ones((1, 2, 2)), "down_bias": jnp.ones((1, 2))},
+    },
+    "final_norm": jnp.ones(2),
+    "head": jnp.ones((2, 4)),
+}
+
+
+def _rate(number, **changes):
+    """Rate of update `number`, counted from 1, under the paper's schedule."""
+    return float(optimizer.learning_rate_schedule(TrainConfig(**changes))(number - 1))
+
+
+@pytest.mark.parametrize(
+    ("number", "rate"),
+    [
+        (1, 5e-6 / 250),
+        (125, 2.5e-6),
+        (250, 5e-6),
+        (1375, 3e-6),  # Half way between 250 and 2500: the mean of peak and final.
+        (2500, 1e-6),
+    ],
+)
+def test_the_papers_schedule(number, rate):
+    assert _rate(number) == pytest.approx(rate, rel=1e-6)
+
+
+def test_without_warmup_the_first_update_has_almost_the_peak_and_the_last_the_final_rate():
+    rates = [_rate(n, num_steps=100, warmup_steps=0) for n in range(1, 101)]
+    assert 4.99e-6 < rates[0] < 5e-6
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(1e-6, rel=1e-6)
+
+
+def test_schedule_is_the_formula_between():
+    n, warmup, steps = 700, 250, 2500
+    share = (n - warmup) / (steps - warmup)
+    assert _rate(n) == pytest.approx(1e-6 + 4e-6 * 0.5 * (1 + np.cos(np.pi * share)), rel=1e-5)
+
+
+def test_vectors_do_not_decay_and_matrices_do():
+    mask = optimizer.decays(PARAMS)
+    flat = {
+        "/".join(key.key for key in path): value
+        for path, value in jax.tree_util.tree_flatten_with_path(mask)[0]
+    }
+    assert {name for name, value in flat.items() if value} == {
+        "embed",
+        "head",
+        "blocks/attn/q",
+        "blocks/mlp/down",
+    }
+
+
+def _update(config, grads, params=PARAMS):
+    chain = optimizer.make_optimizer(config)
+    updates, state = chain.update(grads, chain.init(params), params)
+    return optax.apply_updates(params, updates), state
+
+
+def test_first_update_moves_by_the_rate_and_decays_matrices_only():
+    # Adam's first step is sign(gradient): 1 - rate, and less rate * decay * weight where weights decay.
+    config = TrainConfig(num_steps=10, warmup_steps=5, learning_rate=1e-2, final_learning_rate=0.0)
+    rate = 1e-2 / 5
+    new, _ = _update(config, jax.tree.map(jnp.ones_like, PARAMS))
+    np.testing.assert_allclose(new["head"], 1 - rate * 1.1, rtol=1e-5)
+    np.testing.assert_allclose(new["final_norm"], 1 - rate, rtol=1e-5)
+
+
+def test_clip_scales_all_gradients_by_one_number():
+    grads = jax.tree.map(lambda p: jnp.full_like(p, 3.0), PARAMS)
+    _, clipped = _update(TrainConfig(clip_norm=1.0), grads)
+    _, free = _update(TrainConfig(clip_norm=0.0), grads)
+    norm = optax.tree.norm(grads)
+    ratio = jax.tree.map(lambda a, b: a / b, clipped[1].mu, free[1].mu)
+    np.testing.assert_allclose(ratio["head"], 1 / norm, rtol=1e-5)
+    np.testing.assert_allclose(ratio["final_norm"], 1 / norm, rtol=1e-5)
+
+
+def test_moments_are_float32_for_bfloat16_weights():
+    params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
+    grads = jax.tree.map(lambda p: jnp.ones_like(p, jnp.float32), PARAMS)
+    new, state = _update(TrainConfig(), grads, params)
+    moments = jax.tree.leaves((state[1].mu, state[1].nu))
+    assert all(moment.dtype == jnp.float32 for moment in moments)
+    assert all(p.dtype == jnp.bfloat16 for p in jax.tree.leaves(new))
