@@ -1,0 +1,1 @@
+"""Prompts in, completions out, drawn from an exact law."""
