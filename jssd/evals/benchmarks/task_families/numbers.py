@@ -199,7 +199,7 @@ Return the largest multiple of 10 that is not larger than the non-negative integ
 
 ## digit_sums
 digit_total(n)
-Return the sum of the decimal digits of the non-negative integer n.
+Add up the decimal digits of the non-negative integer n and return the result.
     return sum(int(digit) for digit in str(n))
 ? 123 | 0 | 99 | 1000 | 7
 

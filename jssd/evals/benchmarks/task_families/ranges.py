@@ -206,14 +206,15 @@ Return the n-th triangular number, which is n times n + 1 divided by 2, as an in
 
 ## common_factors
 greatest_common_factor(a, b)
-Return the greatest common divisor of the positive integers a and b.
+Return the largest integer that divides both positive integers a and b without remainder.
     import math
 
     return math.gcd(a, b)
 ? 12, 8 | 7, 3 | 5, 5 | 100, 75
 
 smallest_common_multiple(a, b)
-Return the least common multiple of the positive integers a and b.
+Return the smallest positive integer that is divisible by a and also by b. Both are positive
+integers.
     import math
 
     return a * b // math.gcd(a, b)

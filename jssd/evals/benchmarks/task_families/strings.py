@@ -155,7 +155,7 @@ Return a string of n star characters "*".
 
 ## adding_to_strings
 greeting(name)
-Return the string "Hello, " followed by the name and an exclamation mark.
+Return a greeting such as "Hello, Ann!" for the given name. Only the name in it changes.
     return f"Hello, {name}!"
 ? "Ann" | "Bob" | "" | "World"
 

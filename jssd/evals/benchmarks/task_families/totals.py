@@ -239,7 +239,7 @@ item.
 ? [1, 2, 1] | ["a"] | ["x", "y", "y"] | [4, 5, 5, 4, 5]
 
 times_in_list(items, value)
-Return how many times value occurs in the list.
+Return how many items of the list are equal to value.
     return items.count(value)
 ? [1, 2, 1], 1 | [], 3 | ["a", "b"], "b" | [5, 5, 5], 5
 
