@@ -1,0 +1,1 @@
+"""Weights between disk and mesh: Hugging Face folders, GGUF files, checkpoints."""

@@ -1,0 +1,258 @@
+"""Hugging Face folders: into sharded parameters, and back into a folder that serves as it is."""
+
+import functools
+import os
+import pathlib
+import re
+import shutil
+
+import jax
+import numpy as np
+
+from jssd.model import config as model_config
+from jssd.model import transformer
+from jssd.weights import card, names, settings
+from jssd.weights.files import (
+    DTYPES,
+    Planned,
+    TensorFiles,
+    declared_dtype,
+    read_json,
+    shorten,
+    write_json,
+    write_tensors,
+)
+
+# Buffers that old transformers stored beside the weights. They follow from config.json.
+_IGNORED = re.compile(r".*\brotary_emb\.inv_freq")
+
+
+def read_config(folder: str | os.PathLike) -> dict:
+    """The folder's config.json.
+
+    Raises:
+      FileNotFoundError, ValueError: it is missing or broken.
+    """
+    return read_json(pathlib.Path(folder) / "config.json")
+
+
+def load(
+    folder: str | os.PathLike, *, dtype=None, shardings: dict | None = None
+) -> tuple[model_config.ModelConfig, dict]:
+    """Reads a model: (its configuration, params).
+
+    Each device's part is read on its own and handed over before the next, so the host holds one
+    device's part of one parameter at a time. Works in each process of a multi-host run: all read,
+    each its own parts.
+
+    Args:
+      folder: config.json with model.safetensors, or with shards and their index.
+      dtype: of all parameters. None keeps what is stored.
+      shardings: tree of shardings like params; by default that of the mesh in force, or the default
+        device without one.
+
+    Raises:
+      FileNotFoundError: a missing file.
+      ValueError: a broken file; an architecture that is not implemented; or tensors that are
+        missing, left over, of the wrong shape or type: one message that lists them all.
+    """
+    folder = pathlib.Path(folder)
+    cfg = model_config.from_hf(read_config(folder))
+    files = TensorFiles(folder)
+    _check(files, cfg)
+    like = transformer.abstract_params(cfg)
+    leaves = {}
+    for row in names.rows(cfg):
+        if shardings is None:
+            sharding = names.get(like, row.path).sharding
+        else:
+            sharding = names.get(shardings, row.path)
+        leaves[row.path] = _load_row(files, row, cfg, dtype, sharding)
+        files.release()
+    return cfg, names.nest(leaves)
+
+
+def save(
+    folder: str | os.PathLike,
+    params: dict,
+    cfg: model_config.ModelConfig,
+    *,
+    source_folder: str | os.PathLike,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    eos_token_ids: tuple[int, ...] = (),
+    dtype=None,
+    shard_bytes: int = 5_000_000_000,
+    name: str = "",
+    base_model: str = "",
+    notes: str = "",
+) -> None:
+    """Writes `params` as an ordinary Hugging Face folder, beside `folder` first and then renamed.
+
+    Everything but the weights comes from `source_folder`: config.json with only the dtype changed
+    and both spellings of the rotary settings, tokenizer and chat template byte for byte. On many
+    hosts all processes call it, and all must see the same file system; process 0 writes.
+
+    Args:
+      temperature: with `top_k` and `top_p`, what generation_config.json serves. 0 is greedy; top_k
+        0 is off.
+      eos_token_ids: by default those of the source.
+      dtype: of all tensors. None gives each the dtype it has in the source.
+      shard_bytes: size of a file; what fits is one model.safetensors.
+      name: title of the model card, by default the folder's name.
+      base_model: hub id for the model card.
+      notes: Markdown for the end of the model card.
+
+    Raises:
+      FileExistsError: `folder` exists and is not empty.
+      ValueError: params do not fit `cfg`, or the licence of the source cannot be followed.
+    """
+    folder, source_folder = pathlib.Path(folder), pathlib.Path(source_folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is there already. Delete it to export again.")
+    card.check(source_folder)
+    plan = _plan(params, cfg, TensorFiles(source_folder), dtype)
+    is_writer = jax.process_index() == 0
+    scratch = folder.with_name(f".{folder.name}.partial")
+    if is_writer:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+    rows = {name: (row, layer) for name, row, layer in names.hf_names(cfg)}
+    write_tensors(
+        scratch,
+        plan.values(),
+        lambda name: _fetch(params, *rows[name]).astype(plan[name].dtype),
+        shard_bytes=shard_bytes,
+        is_writer=is_writer,
+    )
+    if is_writer:
+        settings.copy_unchanged(source_folder, scratch)
+        config = settings.both_spellings(read_config(source_folder), declared_dtype(plan.values()))
+        write_json(scratch / "config.json", config)
+        decoding = settings.decoding(temperature, top_k, top_p)
+        generation = settings.generation_config(source_folder, decoding, eos_token_ids)
+        write_json(scratch / "generation_config.json", generation)
+        card.write(
+            scratch,
+            source_folder,
+            name=name or folder.name,
+            base_model=base_model,
+            decoding=decoding,
+            notes=notes,
+        )
+        os.replace(scratch, folder)
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(f"exported {folder}")
+
+
+def _check(files: TensorFiles, cfg: model_config.ModelConfig) -> None:
+    """Refuses a folder whose tensors are not exactly those of `cfg`, listing every difference."""
+    wanted = {name: names.hf_shape(row, cfg) for name, row, _ in names.hf_names(cfg)}
+    errors = []
+    if missing := [name for name in wanted if name not in files.tensors]:
+        errors.append(f"missing: {shorten(missing)}")
+    extra = []
+    for name, stored in files.tensors.items():
+        if name in wanted:
+            if stored.shape != wanted[name]:
+                errors.append(f"{name} has shape {stored.shape}, config.json asks {wanted[name]}")
+            if stored.code not in DTYPES:
+                errors.append(f"{name} is {stored.code}; {', '.join(DTYPES)} are read")
+        elif name == "lm_head.weight" and not missing:
+            # Some savers store a tied head. It may be left out only if it is the embedding indeed.
+            if not np.array_equal(files.read(name), files.read("model.embed_tokens.weight")):
+                errors.append(
+                    "lm_head.weight differs from the embedding, but config.json says "
+                    "tie_word_embeddings"
+                )
+        elif not _IGNORED.fullmatch(name):
+            extra.append(name)
+    if extra:
+        errors.append(f"not part of a {cfg.family} model: {shorten(extra)}")
+    if errors:
+        raise ValueError(f"{files.folder} does not fit its config.json: {'; '.join(errors)}.")
+
+
+def _load_row(files: TensorFiles, row: names.Row, cfg, dtype, sharding) -> jax.Array:
+    """One parameter on its devices."""
+    layers = range(cfg.num_layers) if row.is_stacked else (None,)
+    stored = {files.tensors[row.hf.format(layer)].code for layer in layers}
+    if dtype is None and len(stored) > 1:
+        raise ValueError(
+            f"{files.folder}: {row.hf} is {' and '.join(sorted(stored))} in different layers, "
+            "which share one array. "
+            "Set model.dtype."
+        )
+    dtype = np.dtype(dtype or DTYPES[stored.pop()])
+    shape = names.our_shape(row, cfg)
+
+    def read(index: tuple[slice, ...]) -> np.ndarray:
+        if not row.is_stacked:
+            return _read_part(files, row, None, index, cfg).astype(dtype)
+        part = np.empty([len(range(*s.indices(n))) for s, n in zip(index, shape)], dtype)
+        for place, layer in enumerate(range(*index[0].indices(cfg.num_layers))):
+            part[place] = _read_part(files, row, layer, index[1:], cfg)
+        return part
+
+    if sharding is None:
+        return jax.device_put(read(tuple(slice(None) for _ in shape)))
+    devices_of: dict[tuple, list] = {}
+    for device, index in sharding.addressable_devices_indices_map(shape).items():
+        bounds = tuple(part.indices(size)[:2] for part, size in zip(index, shape))
+        devices_of.setdefault(bounds, []).append(device)
+    arrays = []
+    for bounds, devices in devices_of.items():
+        part = read(tuple(slice(*b) for b in bounds))
+        arrays += jax.block_until_ready([jax.device_put(part, device) for device in devices])
+    return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
+
+
+def _read_part(files: TensorFiles, row: names.Row, layer: int | None, index, cfg) -> np.ndarray:
+    name = row.hf.format(layer)
+    return names.from_hf_slice(row, index, cfg, functools.partial(files.read, name))
+
+
+def _plan(params: dict, cfg, source: TensorFiles, dtype) -> dict[str, Planned]:
+    """What `save` writes, in order. Refuses params that do not fit `cfg`, listing every reason."""
+    leaves = {
+        ".".join(str(key.key) for key in path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+    wanted = {row.path: names.our_shape(row, cfg) for row in names.rows(cfg)}
+    errors = [f"{path} is missing" for path in wanted.keys() - leaves.keys()]
+    errors += [f"{path} is not in the name table" for path in leaves.keys() - wanted.keys()]
+    errors += [
+        f"{path} has shape {leaves[path].shape}, expected {shape}"
+        for path, shape in wanted.items()
+        if path in leaves and leaves[path].shape != shape
+    ]
+    if errors:
+        raise ValueError(f"params do not fit the configuration: {'; '.join(sorted(errors))}.")
+    plan = {}
+    for name, row, _ in names.hf_names(cfg):
+        if dtype is None and name not in source.tensors:
+            raise ValueError(f"{source.folder} has no {name}: it is not the model of these params.")
+        stored = np.dtype(dtype) if dtype else DTYPES[source.tensors[name].code]
+        plan[name] = Planned(name, stored, names.hf_shape(row, cfg))
+    return plan
+
+
+def _fetch(params: dict, row: names.Row, layer: int | None) -> np.ndarray:
+    """One HF tensor on the host, in the dtype of params. On many hosts all must call it."""
+    leaf = names.get(params, row.path)
+    if layer is not None:
+        leaf = _layer(leaf, layer)
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        from jax.experimental import multihost_utils
+
+        leaf = multihost_utils.process_allgather(leaf, tiled=True)
+    return names.to_hf(row, np.asarray(leaf))
+
+
+@jax.jit
+def _layer(stack: jax.Array, layer: int | jax.Array) -> jax.Array:
+    """One layer of a stacked parameter. The layer is traced: all layers share one program."""
+    return jax.lax.dynamic_index_in_dim(stack, layer, keepdims=False)

@@ -1,0 +1,63 @@
+"""From what a user names (a folder, a .gguf file, a hub id) to a path on this machine."""
+
+import pathlib
+import re
+
+# Everything a run or an export needs; pickled weights never travel.
+_WANTED = (
+    "*.json",
+    "*.safetensors",
+    "*.jinja",
+    "additional_chat_templates/*",
+    "tokenizer.model",
+    "*.txt",
+    "README.md",
+    "LICENSE*",
+    "NOTICE*",
+    "USE_POLICY*",
+)
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+def resolve(path: str, revision: str = "main") -> pathlib.Path:
+    """A local folder or .gguf file; a hub id is downloaded or found in the hub's cache.
+
+    Args:
+      path: a folder, a .gguf file, or a hub id such as "Qwen/Qwen3-4B-Instruct-2507". What exists
+        on disk wins.
+      revision: commit, tag or branch of a hub id.
+
+    Raises:
+      FileNotFoundError: neither on disk nor on the hub, or the hub is out of reach.
+      ValueError: a revision of a local path, or a file that is not .gguf.
+    """
+    local = pathlib.Path(path).expanduser()
+    if local.exists():
+        if revision != "main":
+            raise ValueError(
+                f"model.revision={revision!r} only means something for a hub id; {path} is on "
+                "disk. Leave it 'main'."
+            )
+        if local.is_file() and local.suffix != ".gguf":
+            raise ValueError(f"{path} must be a Hugging Face folder or a .gguf file.")
+        return local
+    if local.suffix == ".gguf" or not _HUB_ID.fullmatch(path):
+        raise FileNotFoundError(
+            f"{path} does not exist, and is not a hub id of the form owner/name."
+        )
+    import huggingface_hub  # Late: only hub ids need it.
+
+    try:
+        folder = huggingface_hub.snapshot_download(
+            path, revision=revision, allow_patterns=list(_WANTED)
+        )
+    except (
+        Exception
+    ) as error:  # Anything from a missing repository to no network; the way out is the same.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise FileNotFoundError(
+            f"{path} (revision {revision}) is neither a local path nor could it be fetched from "
+            f"the hub: {reason} "
+            "Check the name and the network, or download the folder by other means and name it."
+        ) from None
+    return pathlib.Path(folder)
