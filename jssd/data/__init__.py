@@ -1,0 +1,1 @@
+"""Tokenizer, prompts, sample records, filters and the input pipeline. NumPy only, no jax."""

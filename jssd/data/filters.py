@@ -1,0 +1,156 @@
+"""Which completions are trained on, and what a set of them looks like: counts, lengths, formats.
+
+Rules, in the order they are applied:
+  empty      the text holds nothing but white space.
+  stubs      exactly one line of the text is not blank. The lines of a Markdown fence count, so a
+             one-line function in a fence stays. (The paper drops "single-line stubs" and gives no
+             exact rule.)
+  shortest   sort the lengths of the stripped texts, in characters; the value at index floor(count *
+             percent / 100) is the least that stays. Texts of just that length all stay. (The
+             released code's rule, at 10 percent.)
+  truncated  completions cut at the token limit, with `truncated="drop"`. With "keep" the pipeline
+             closes them with the end-of-turn token, as the released pipeline does by storing text
+             only; with "no_eos" they are trained as drawn.
+  duplicates the prompt's tokens and the completion's equal an earlier sample's; the first stays.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jssd.config import FilterConfig
+from jssd.data.samples import Sample
+
+
+def apply(
+    samples: Sequence[Sample], config: FilterConfig
+) -> tuple[list[Sample], dict[str, dict[str, int]]]:
+    """The samples that stay, and what each active rule dropped and left, after "read".
+
+    Raises ValueError when nothing stays, saying which rule dropped how many.
+    """
+    rules: list[tuple[str, Callable[[Sequence[Sample]], list[Sample]]]] = []
+    if config.drop_empty:
+        rules.append(("empty", lambda kept: [s for s in kept if s.text.strip()]))
+    if config.drop_stubs:
+        rules.append(("stubs", lambda kept: [s for s in kept if not is_stub(s.text)]))
+    if config.drop_shortest_percent:
+        rules.append(("shortest", lambda kept: _longest(kept, config.drop_shortest_percent)))
+    if config.truncated == "drop":
+        rules.append(("truncated", lambda kept: [s for s in kept if s.finish_reason != "length"]))
+    if config.drop_duplicates:
+        rules.append(("duplicates", _distinct))
+    kept, counts = list(samples), {"read": {"dropped": 0, "left": len(samples)}}
+    for name, rule in rules:
+        before, kept = len(kept), rule(kept)
+        counts[name] = {"dropped": before - len(kept), "left": len(kept)}
+    if not kept:
+        told = ", ".join(
+            f"{name} {count['dropped']}" for name, count in counts.items() if name != "read"
+        )
+        raise ValueError(
+            f"filter leaves none of {len(samples)} samples. Dropped: {told or 'none'}. Relax the "
+            "rule that dropped most, or look at the samples: the model may be too weak or "
+            "sampling.temperature too high."
+        )
+    return kept, counts
+
+
+def is_stub(text: str) -> bool:
+    """Whether exactly one line of `text` is not blank."""
+    return sum(bool(line.strip()) for line in text.splitlines()) == 1
+
+
+def _longest(samples: Sequence[Sample], percent: float) -> list[Sample]:
+    if not samples:
+        return []
+    lengths = [len(sample.text.strip()) for sample in samples]
+    least = sorted(lengths)[math.floor(len(lengths) * percent / 100)]
+    return [sample for sample, length in zip(samples, lengths) if length >= least]
+
+
+def _distinct(samples: Sequence[Sample]) -> list[Sample]:
+    first: dict[tuple[tuple[int, ...], tuple[int, ...]], Sample] = {}
+    for sample in samples:
+        first.setdefault((tuple(sample.prompt_token_ids), tuple(sample.token_ids)), sample)
+    return list(first.values())
+
+
+def stats(samples: Sequence[Sample]) -> dict[str, Any]:
+    """What the set looks like, ready for JSON. Shares are of all samples.
+
+    `tokens` and `chars`: count, mean, quantiles and a histogram of completion lengths, whose bins
+    are [0], [1], [2, 3], [4, 7], ... and so on by powers of two.
+    """
+    texts = [sample.text for sample in samples]
+    return {
+        "samples": len(samples),
+        "prompts": len({sample.prompt_id for sample in samples}),
+        "distinct": len(_distinct(samples)),
+        "tokens": _lengths([len(sample.token_ids) for sample in samples]),
+        "chars": _lengths([len(text.strip()) for text in texts]),
+        "format": {
+            "truncated": _share(sample.finish_reason == "length" for sample in samples),
+            "empty": _share(not text.strip() for text in texts),
+            "stub": _share(is_stub(text) for text in texts),
+            "code_fence": _share("```" in text for text in texts),
+            "open_fence": _share(text.count("```") % 2 == 1 for text in texts),
+            "text_before_code": _share(
+                bool(text.split("```")[0].strip()) and "```" in text for text in texts
+            ),
+            "defines_function": _share("def " in text for text in texts),
+        },
+    }
+
+
+def describe(tree: dict[str, Any]) -> str:
+    """The lines a person reads: `stats` as a small table and a histogram of tokens."""
+    lines = [
+        f"{tree['samples']} samples of {tree['prompts']} prompts, {tree['distinct']} distinct",
+        "  ".join(f"{name} {share:.1%}" for name, share in tree["format"].items()),
+    ]
+    for unit in ("tokens", "chars"):
+        part = tree[unit]
+        points = "  ".join(f"{name} {part[name]:g}" for name in ("min", "p50", "p90", "p99", "max"))
+        lines.append(f"{unit}: mean {part['mean']:.1f}  {points}")
+    bins = tree["tokens"]["histogram"]
+    most = max((part["count"] for part in bins), default=1)
+    for part in bins:
+        bar = "#" * math.ceil(40 * part["count"] / most)
+        lines.append(f"{part['from']:>7}-{part['to']:<7} {part['count']:>7} {bar}".rstrip())
+    return "\n".join(lines)
+
+
+def _lengths(values: Sequence[int]) -> dict[str, Any]:
+    if not values:
+        return {
+            "sum": 0,
+            "mean": 0.0,
+            "min": 0,
+            "p50": 0.0,
+            "p90": 0.0,
+            "p99": 0.0,
+            "max": 0,
+            "histogram": [],
+        }
+    array = np.asarray(values, np.int64)
+    bins = [int(value).bit_length() for value in array]
+    quantiles = np.quantile(array, [0.5, 0.9, 0.99])
+    return {
+        "sum": int(array.sum()),
+        "mean": float(array.mean()),
+        "min": int(array.min()),
+        **{name: float(value) for name, value in zip(("p50", "p90", "p99"), quantiles)},
+        "max": int(array.max()),
+        "histogram": [
+            {"from": (1 << i) >> 1, "to": max((1 << i) - 1, 0), "count": bins.count(i)}
+            for i in range(min(bins), max(bins) + 1)
+        ],
+    }
+
+
+def _share(flags: Any) -> float:
+    values = list(flags)
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,299 @@
+"""Samples to packed training batches, with a loss on response tokens only. Read ahead by Grain.
+
+The order of rows is planned per epoch as a pure function of the data, the seed and the epoch, and
+epochs follow one another without end and without a gap: a batch may hold the last rows of one and
+the first of the next. So a position is just (epoch, row), whatever the number of processes, and a
+resumed run sees exactly the rest.
+"""
+
+import bisect
+import dataclasses
+import hashlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from jssd.data import packing as plan
+from jssd.data.samples import Sample
+
+UNKNOWN_SUPPORT = -2
+_NO_ID = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Tokenised samples, flat: sample i owns `tokens[starts[i]:starts[i + 1]]`, prompt first.
+
+    tokens int32 [total]; starts int64 [samples + 1]; prompt_lens int64 [samples]. `support_sizes`
+    int32 [total] and `support_starts` int64 [total] place each token's support in `support_ids`
+    int32; a size of 0 or less is unknown. `support_width` is the largest size, at least 1.
+    """
+
+    tokens: np.ndarray
+    starts: np.ndarray
+    prompt_lens: np.ndarray
+    support_sizes: np.ndarray
+    support_starts: np.ndarray
+    support_ids: np.ndarray
+    support_width: int
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Row space of each sample [samples] int64: all tokens but the last, a target only."""
+        return np.diff(self.starts) - 1
+
+    def digest(self) -> str:
+        """Short hash of tokens and boundaries: equal for equal training data."""
+        parts = (self.tokens, self.starts, self.prompt_lens)
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:16]
+
+
+def from_samples(samples: Sequence[Sample], eos_id: int | None = None) -> Examples:
+    """The stored token ids of `samples`, nothing tokenised again.
+
+    `eos_id` closes completions that were cut at the token limit (filter.truncated="keep"); its
+    support is unknown. None trains them as drawn. Raises ValueError without samples.
+    """
+    if not samples:
+        raise ValueError("there are no samples to train on. Run stage sample, or relax the filter.")
+    tokens, sizes, supports = [], [], []
+    for sample in samples:
+        close = [eos_id] if eos_id is not None and sample.finish_reason == "length" else []
+        stored = sample.support_sizes or [0] * len(sample.token_ids)
+        tokens.append(np.asarray(sample.prompt_token_ids + sample.token_ids + close, np.int32))
+        sizes.append(
+            np.asarray([0] * len(sample.prompt_token_ids) + stored + [0] * len(close), np.int32)
+        )
+        supports.append(np.asarray(sample.support_ids, np.int32))
+    support_sizes = np.concatenate(sizes)
+    stored_sizes = np.maximum(support_sizes, 0).astype(np.int64)
+    return Examples(
+        tokens=np.concatenate(tokens),
+        starts=np.cumsum([0] + [len(ids) for ids in tokens], dtype=np.int64),
+        prompt_lens=np.asarray([len(sample.prompt_token_ids) for sample in samples], np.int64),
+        support_sizes=support_sizes,
+        support_starts=np.cumsum(stored_sizes) - stored_sizes,
+        support_ids=np.concatenate(supports),
+        support_width=max(int(stored_sizes.max()), 1),
+    )
+
+
+def build_row(examples: Examples, row: Sequence[int], seq_len: int) -> dict[str, np.ndarray]:
+    """One row [seq_len] of a batch as in `Batches`, holding the samples `row` one by one."""
+    out = {
+        "inputs": np.zeros(seq_len, np.int32),
+        "targets": np.zeros(seq_len, np.int32),
+        "loss_mask": np.zeros(seq_len, np.float32),
+        "segment_ids": np.zeros(seq_len, np.int32),
+        "positions": np.zeros(seq_len, np.int32),
+        "support_ids": np.full((seq_len, examples.support_width), _NO_ID, np.int32),
+    }
+    at = 0
+    for segment, sample in enumerate(row, 1):
+        start, end = examples.starts[sample], examples.starts[sample + 1]
+        length = int(end - start) - 1
+        here = slice(at, at + length)
+        out["inputs"][here] = examples.tokens[start : end - 1]
+        out["targets"][here] = examples.tokens[start + 1 : end]
+        # By position, never by token value: the padding id often is the end-of-turn id.
+        response = slice(at + int(examples.prompt_lens[sample]) - 1, at + length)
+        out["loss_mask"][response] = 1
+        out["segment_ids"][here] = segment
+        out["positions"][here] = np.arange(length)
+        first = start + examples.prompt_lens[sample]
+        out["support_ids"][response] = _supports(examples, int(first), int(end))
+        at += length
+    return out
+
+
+def _supports(examples: Examples, first: int, end: int) -> np.ndarray:
+    """Supports of tokens first to end [end - first, support_width], as `Batches` stores them."""
+    sizes = np.maximum(examples.support_sizes[first:end], 0)
+    slots = np.arange(examples.support_width)
+    inside = slots < sizes[:, None]
+    table = np.full(inside.shape, _NO_ID, np.int32)
+    begin = examples.support_starts[first]
+    table[inside] = examples.support_ids[begin : begin + int(sizes.sum())]
+    table[sizes == 0, 0] = UNKNOWN_SUPPORT
+    return table
+
+
+class Batches(Iterator[dict[str, np.ndarray]]):
+    """Endless batches: this process's rows of each global batch, as arrays [rows, seq_len].
+
+    inputs, targets int32: a token and the one after it. loss_mask float32: 1 where the target is a
+    completion token. segment_ids int32: 1, 2, ... per row; 0 is padding. positions int32: from 0 in
+    each segment. support_ids int32 [rows, seq_len, S]: the ids the target could have been drawn
+    from, padded with -1; -2 first where unknown; all -1 where loss_mask is 0. S is the data set's
+    largest support.
+
+    Process p of P gets rows p*B/P to (p+1)*B/P of a global batch of B.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        *,
+        seq_len: int,
+        global_batch_size: int,
+        seed: int,
+        packing: bool = True,
+        process_index: int = 0,
+        process_count: int = 1,
+        threads: int = 2,
+        prefetch: int = 2,
+    ):
+        """Raises ValueError when a sample doesn't fit into `seq_len`, or the batch can't be split
+        evenly.
+
+        `prefetch` batches are built ahead by `threads`.
+        """
+        lengths = examples.lengths
+        if lengths.max() > seq_len:
+            longest = int(lengths.max())
+            raise ValueError(
+                f"train.seq_len={seq_len} is too short for {int((lengths > seq_len).sum())} of "
+                f"{len(lengths)} samples; the longest needs {longest}. Set "
+                f"train.seq_len={longest} or more, or sample again with a smaller "
+                "sampling.max_new_tokens, or set filter.truncated='drop' if those are the long "
+                "ones."
+            )
+        if global_batch_size % process_count:
+            raise ValueError(
+                f"train.global_batch_size={global_batch_size} must be a multiple of the "
+                f"{process_count} processes."
+            )
+        self.global_batch_size = global_batch_size
+        self._rows = _Rows(examples, seq_len, seed, packing)
+        self._local = global_batch_size // process_count
+        self._first = process_index * self._local
+        self._read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+        # All that decides which tokens come at a position; not the process count nor the batch
+        # size.
+        self._data = f"{examples.digest()}-{seq_len}-{seed}-{int(packing)}"
+        self._start(0, 0)
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        batch = next(self._iterator)
+        self._done += 1
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        """The position after the last batch taken, ready for JSON: the same on every process."""
+        epoch, row = self._rows.locate(self._done * self.global_batch_size)
+        return {"epoch": epoch, "row": row, "data": self._data}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from `get_state`. Raises ValueError when it comes from other data, seed, seq_len
+        or packing.
+        """
+        if state["data"] != self._data:
+            raise ValueError(
+                "the checkpoint was trained on other data (samples-seq_len-seed-packing "
+                f"{state['data']}, now {self._data}). Restore the samples and the train section, "
+                "or start with a fresh workdir."
+            )
+        self._start(int(state["epoch"]), int(state["row"]))
+
+    def report(self) -> dict[str, Any]:
+        """Sizes of the first epoch, ready for JSON: how full its rows are and what a batch holds on
+        average.
+        """
+        examples, rows = self._rows.examples, self._rows.count(0)
+        tokens = int(examples.lengths.sum())
+        loss_tokens = int((np.diff(examples.starts) - examples.prompt_lens).sum())
+        return {
+            "samples": len(examples.prompt_lens),
+            "longest": int(examples.lengths.max()),
+            "tokens_per_epoch": tokens,
+            "loss_tokens_per_epoch": loss_tokens,
+            "rows_per_epoch": rows,
+            "batches_per_epoch": rows / self.global_batch_size,
+            "samples_per_row": len(examples.prompt_lens) / rows,
+            "pack_efficiency": tokens / (rows * self._rows.seq_len),
+            "tokens_per_batch": tokens / rows * self.global_batch_size,
+            "loss_tokens_per_batch": loss_tokens / rows * self.global_batch_size,
+            "support_width": examples.support_width,
+        }
+
+    def close(self) -> None:
+        """Stops the reading threads."""
+        self._iterator.close()
+
+    def _start(self, epoch: int, row: int) -> None:
+        if hasattr(self, "_iterator"):
+            self.close()
+        self._rows.rebase(epoch, row)
+        self._done = 0
+        rows, local, first, batch_size = (
+            self._rows,
+            self._local,
+            self._first,
+            self.global_batch_size,
+        )
+
+        def read(index: int) -> dict[str, np.ndarray]:
+            batch, place = divmod(index, local)
+            return rows[batch * batch_size + first + place]
+
+        dataset = grain.MapDataset.range(_ENDLESS).map(read).batch(local, drop_remainder=True)
+        self._iterator = iter(dataset.to_iter_dataset(self._read))
+
+
+_ENDLESS = 2**50
+
+
+class _Rows:
+    """Row i counted from a base position, in whichever epoch that falls. Plans are made when first
+    needed.
+    """
+
+    def __init__(self, examples: Examples, seq_len: int, seed: int, packing: bool):
+        self.examples, self.seq_len = examples, seq_len
+        self._seed, self._packing = seed, packing
+        self._lock = threading.Lock()
+        self._plans: dict[int, list[list[int]]] = {}
+        self.rebase(0, 0)
+
+    def rebase(self, epoch: int, row: int) -> None:
+        """Makes index 0 the row `row` of `epoch`."""
+        self._epoch = epoch
+        self._ends = [-row]  # Index at which epoch `_epoch + i` begins.
+
+    def count(self, epoch: int) -> int:
+        """Rows in an epoch; differs a little between epochs, as packing does."""
+        with self._lock:
+            return len(self._plan(epoch))
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """The (epoch, row) of an index."""
+        with self._lock:
+            while self._ends[-1] <= index:
+                self._ends.append(
+                    self._ends[-1] + len(self._plan(self._epoch + len(self._ends) - 1))
+                )
+            offset = bisect.bisect_right(self._ends, index) - 1
+            return self._epoch + offset, index - self._ends[offset]
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        epoch, row = self.locate(index)
+        with self._lock:
+            samples = self._plan(epoch)[row]
+        return build_row(self.examples, samples, self.seq_len)
+
+    def _plan(self, epoch: int) -> list[list[int]]:
+        if epoch not in self._plans:
+            # Reading ahead touches the next epoch while the last rows of this one are being built.
+            for old in sorted(self._plans)[:-2]:
+                del self._plans[old]
+            self._plans[epoch] = plan.rows(
+                self.examples.lengths,
+                self.seq_len,
+                seed=self._seed,
+                epoch=epoch,
+                packing=self._packing,
+            )
+        return self._plans[epoch]

@@ -1,0 +1,207 @@
+"""Tests of jssd/data/pipeline.py."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jssd.data import pipeline
+from jssd.data.pipeline import Batches
+from jssd.data.samples import Sample
+
+EOS = 0  # Also what padding holds: masks must not go by token value.
+
+
+def sample(n: int, prompt: list[int], tokens: list[int], end: str = "stop", **fields) -> Sample:
+    return Sample(
+        prompt_id=str(n),
+        sample=0,
+        prompt="x",
+        prompt_token_ids=prompt,
+        token_ids=tokens,
+        text="t",
+        logprobs=[-1.0] * len(tokens),
+        support_sizes=fields.get("sizes", []),
+        support_ids=fields.get("ids", []),
+        finish_reason=end,
+        sampling={},
+        seed=0,
+        fingerprint="f",
+        template="task",
+    )
+
+
+def many(count: int = 23) -> list[Sample]:
+    """Samples whose every token tells which sample it is of; lengths from 3 to 9."""
+    return [
+        sample(n, [100 + n] * (1 + n % 3), [100 + n] * (1 + n % 5) + [EOS]) for n in range(count)
+    ]
+
+
+def batches(samples: list[Sample], **options: Any) -> Batches:
+    settings: dict[str, Any] = {"seq_len": 16, "global_batch_size": 4, "seed": 0} | options
+    return Batches(pipeline.from_samples(samples, settings.pop("eos_id", None)), **settings)
+
+
+def take(stream: Batches, count: int) -> list[dict[str, np.ndarray]]:
+    return [next(stream) for _ in range(count)]
+
+
+def assert_equal(left: list[dict[str, np.ndarray]], right: list[dict[str, np.ndarray]]) -> None:
+    assert len(left) == len(right)
+    for one, other in zip(left, right):
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+            assert one[name].dtype == other[name].dtype
+
+
+def seen(found: list[dict[str, np.ndarray]]) -> Iterator[int]:
+    """The sample behind each segment, in reading order."""
+    for batch in found:
+        for inputs, segments in zip(batch["inputs"], batch["segment_ids"]):
+            for segment in range(1, segments.max() + 1):
+                yield int(inputs[segments == segment][0]) - 100
+
+
+def test_a_row_holds_exactly_what_was_drawn():
+    one = sample(0, [7, 8], [5, 6, EOS], sizes=[2, -1, 1], ids=[5, 9, EOS])
+    two = sample(1, [7], [4], end="length", sizes=[3], ids=[4, 2, 3])
+    examples = pipeline.from_samples([one, two], eos_id=EOS)
+    row = pipeline.build_row(examples, [0, 1], 8)
+    assert row["inputs"].tolist() == [7, 8, 5, 6, 7, 4, 0, 0]
+    assert row["targets"].tolist() == [8, 5, 6, EOS, 4, EOS, 0, 0]
+    assert row["loss_mask"].tolist() == [0, 1, 1, 1, 1, 1, 0, 0]
+    assert row["segment_ids"].tolist() == [1, 1, 1, 1, 2, 2, 0, 0]
+    assert row["positions"].tolist() == [0, 1, 2, 3, 0, 1, 0, 0]
+    assert row["support_ids"].tolist() == [
+        [-1, -1, -1],
+        [5, 9, -1],
+        [-2, -1, -1],
+        [EOS, -1, -1],
+        [4, 2, 3],
+        [-2, -1, -1],
+        [-1, -1, -1],
+        [-1, -1, -1],
+    ]
+
+
+def test_without_a_closing_token_truncated_samples_end_as_drawn():
+    cut = sample(0, [7], [4, 3], end="length")
+    row = pipeline.build_row(pipeline.from_samples([cut]), [0], 4)
+    assert row["targets"].tolist() == [4, 3, 0, 0]
+    assert row["loss_mask"].tolist() == [1, 1, 0, 0]
+    assert row["support_ids"].tolist() == [[-2], [-2], [-1], [-1]]
+
+
+def test_batches_keep_the_contract():
+    batch = next(batches(many()))
+    kinds = {name: (array.dtype.name, array.shape) for name, array in batch.items()}
+    assert kinds == {
+        "inputs": ("int32", (4, 16)),
+        "targets": ("int32", (4, 16)),
+        "loss_mask": ("float32", (4, 16)),
+        "segment_ids": ("int32", (4, 16)),
+        "positions": ("int32", (4, 16)),
+        "support_ids": ("int32", (4, 16, 1)),
+    }
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_every_epoch_shows_every_sample_once_in_a_new_order(packing):
+    stream = batches(many(), packing=packing)
+    order = list(seen(take(stream, 30)))
+    first, second, third = order[:23], order[23:46], order[46:69]
+    assert sorted(first) == sorted(second) == sorted(third) == list(range(23))
+    assert first != second != third
+    assert order == list(seen(take(batches(many(), packing=packing), 30)))
+    assert order != list(seen(take(batches(many(), packing=packing, seed=1), 30)))
+
+
+def test_no_batch_is_partial_and_a_data_set_smaller_than_a_batch_repeats_in_it():
+    stream = batches(many(3), packing=False, global_batch_size=8)
+    batch = next(stream)
+    assert batch["inputs"].shape == (8, 16)
+    assert sorted(list(seen([batch]))[:3]) == [0, 1, 2]
+    assert stream.get_state()["epoch"] == 2
+    assert stream.get_state()["row"] == 2
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_a_run_killed_after_any_batch_goes_on_with_the_same_rest(packing):
+    expected = take(batches(many(), packing=packing), 14)
+    stream = batches(many(), packing=packing)
+    for done in range(12):
+        state = json.loads(json.dumps(stream.get_state()))
+        resumed = batches(many(), packing=packing)
+        next(resumed)  # A stream that was already read forgets that.
+        resumed.set_state(state)
+        assert resumed.get_state() == state
+        assert_equal(take(resumed, 2), expected[done : done + 2])
+        assert_equal(take(stream, 1), expected[done : done + 1])
+
+
+def test_processes_share_each_batch_and_any_number_of_them_can_resume():
+    whole = batches(many())
+    expected = take(whole, 6)
+    parts = [batches(many(), process_index=i, process_count=2) for i in range(2)]
+    for index in range(3):
+        halves = [next(part) for part in parts]
+        joined = {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}
+        assert_equal([joined], [expected[index]])
+    state = parts[0].get_state()
+    assert state == parts[1].get_state()
+    quarters = [batches(many(), process_index=i, process_count=4) for i in range(4)]
+    for quarter in quarters:
+        quarter.set_state(state)
+    found = [next(quarter)["inputs"] for quarter in quarters]
+    np.testing.assert_array_equal(np.concatenate(found), expected[3]["inputs"])
+
+
+def test_threads_do_not_change_the_order():
+    expected = take(batches(many(), threads=1, prefetch=1), 20)
+    assert_equal(take(batches(many(), threads=8, prefetch=8), 20), expected)
+
+
+def test_a_state_of_other_data_or_settings_is_refused():
+    state = batches(many()).get_state()
+    for other in (
+        batches(many(22)),
+        batches(many(), seq_len=17),
+        batches(many(), seed=1),
+        batches(many(), packing=False),
+    ):
+        with pytest.raises(ValueError, match="trained on other data"):
+            other.set_state(state)
+
+
+def test_a_sample_that_does_not_fit_is_an_error_with_a_way_out():
+    fits = sample(0, [7] * 4, [1] * 5)  # Nine tokens make eight pairs of input and target.
+    assert next(batches([fits], seq_len=8))["segment_ids"].min() == 1
+    message = r"train\.seq_len=8 is too short for 2 of 3 samples; the longest needs 10"
+    with pytest.raises(ValueError, match=message):
+        batches([fits, sample(1, [7] * 4, [1] * 6), sample(2, [7] * 4, [1] * 7)], seq_len=8)
+    with pytest.raises(ValueError, match="too short for 1 of 1"):
+        batches([sample(0, [7] * 4, [1] * 5, end="length")], seq_len=8, eos_id=EOS)
+
+
+def test_what_cannot_be_shared_is_refused():
+    with pytest.raises(ValueError, match=r"global_batch_size=4 must be a multiple of the 3"):
+        batches(many(), process_count=3)
+    with pytest.raises(ValueError, match="no samples to train on"):
+        pipeline.from_samples([])
+
+
+def test_report_counts_tokens_and_how_full_rows_are():
+    # Two samples of 4 pairs each share a row of 8; three loss tokens each.
+    pair = [sample(n, [1, 2], [3, 4, 5]) for n in range(2)]
+    report = batches(pair, seq_len=8, global_batch_size=2).report()
+    assert json.loads(json.dumps(report)) == report
+    assert report["pack_efficiency"] == 1.0
+    assert report["rows_per_epoch"] == 1
+    assert report["tokens_per_batch"] == 16.0
+    assert report["loss_tokens_per_batch"] == 12.0
+    assert report["batches_per_epoch"] == 0.5
+    assert batches(pair, seq_len=8, packing=False).report()["pack_efficiency"] == 0.5
