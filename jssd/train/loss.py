@@ -12,7 +12,7 @@ of a chunk, U ids of a support, P ids looked up in a row of logits.
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +72,7 @@ def response_loss(
             f"hidden states lie on {axes}; the loss takes them split by batch only. "
             "Map the logical axes seq and act_embed to None."
         )
-    sums = _sums(chunk, x_BTD, head_DV, targets_BT, loss_mask_BT != 0, support_ids_BTU)
+    sums: Any = _sums(chunk, x_BTD, head_DV, targets_BT, loss_mask_BT != 0, support_ids_BTU)
     return LossSums(sums[0], *jax.lax.stop_gradient(sums[1:]))
 
 
@@ -99,14 +99,17 @@ _sums.defvjp(_sums_forward, _sums_backward)
 def _walk(chunk: int, x_BTD, head_DV, targets_BT, mask_BT, support_ids_BTU, *, with_grads: bool):
     """The sums, and the gradients of their first entry by `x_BTD` and `head_DV` (or None)."""
     axes = _axes(x_BTD)
-    batch, vocab = (None, None) if axes is None else (axes[0], _axes(head_DV)[1])
+    head_axes = _axes(head_DV)
+    batch = None if axes is None else axes[0]
+    vocab = None if head_axes is None else head_axes[1]
     num_shards = 1 if batch is None else _size(batch)
     place = functools.partial(_place, mesh=axes is not None)
     # Cast, then gathered from its fsdp shards: once, not in every chunk, and in the narrower dtype.
     whole_DV = place(head_DV.astype(x_BTD.dtype), None, vocab)
 
     x_RMD, targets_RM, mask_RM, support_ids_RMU = (
-        _by_shard(array, num_shards) for array in (x_BTD, targets_BT, mask_BT, support_ids_BTU)
+        _by_shard(array, num_shards, batch)
+        for array in (x_BTD, targets_BT, mask_BT, support_ids_BTU)
     )
     R, M, D = x_RMD.shape
     C = min(chunk, M)
@@ -172,10 +175,11 @@ def _walk(chunk: int, x_BTD, head_DV, targets_BT, mask_BT, support_ids_BTU, *, w
     front_RM = jnp.where(mask_RM, jnp.cumsum(mask_RM, axis=1, dtype=jnp.int32) - 1, 0)
     dx_RMD = jnp.take_along_axis(dx_RMD, front_RM[..., None], axis=1)
     dx_RMD = jnp.where(mask_RM[..., None], dx_RMD, jnp.zeros((), dx_RMD.dtype))
-    dx_BTD = dx_RMD.reshape(R, x_BTD.shape[0] // R, *x_BTD.shape[1:]).reshape(x_BTD.shape)
+    split_shape = (R, x_BTD.shape[0] // R, *x_BTD.shape[1:])
+    dx_BTD = _reshape(_reshape(dx_RMD, split_shape, batch), x_BTD.shape, batch)
     dhead_DV = dhead_RDV.sum(axis=0).astype(head_DV.dtype)
-    if axes is not None:
-        dx_BTD, dhead_DV = place(dx_BTD, *axes), place(dhead_DV, *_axes(head_DV))
+    if axes is not None and head_axes is not None:
+        dx_BTD, dhead_DV = place(dx_BTD, *axes), place(dhead_DV, *head_axes)
     return sums, (dx_BTD, dhead_DV)
 
 
@@ -218,7 +222,7 @@ def _is_target(shape: tuple[int, ...], targets: jax.Array) -> jax.Array:
     return ids == targets[..., None]
 
 
-def _axes(array: jax.Array) -> tuple | None:
+def _axes(array: jax.Array) -> tuple[Any, ...] | None:
     """Mesh axes that each axis of an array is split over, or None without a mesh."""
     sharding = jax.typeof(array).sharding
     if sharding.mesh.empty:
@@ -236,8 +240,14 @@ def _place(array: jax.Array, *axes, mesh: bool) -> jax.Array:
     return jax.reshard(array, jax.P(*axes)) if mesh else array
 
 
-def _by_shard(array: jax.Array, num_shards: int) -> jax.Array:
+def _by_shard(array: jax.Array, num_shards: int, batch) -> jax.Array:
     """[B, T, ...] to [R, M, ...]: rows of one batch shard end to end. Moves nothing."""
     B, T, *rest = array.shape
-    split = array.reshape(num_shards, B // num_shards, T, *rest)
-    return split.reshape(num_shards, B // num_shards * T, *rest)
+    shape = (num_shards, B // num_shards, T, *rest)
+    return _reshape(_reshape(array, shape, batch), (num_shards, B // num_shards * T, *rest), batch)
+
+
+def _reshape(array: jax.Array, shape: tuple[int, ...], batch) -> jax.Array:
+    """Reshapes with the first axis on mesh axes `batch`: ambiguous, unsaid, on one device."""
+    target = None if batch is None else jax.P(batch, *(None,) * (len(shape) - 1))
+    return jax.lax.reshape(array, shape, out_sharding=target)

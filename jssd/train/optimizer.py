@@ -1,8 +1,8 @@
 """The learning-rate schedule, gradient clipping and AdamW.
 
-What the paper does not publish, and what is done here: Adam's epsilon and the gradient clip (see
-`TrainConfig`), and which weights decay. As in Megatron-LM, the framework the paper names, vectors do
-not: the scales of norms and the biases. Matrices, the embedding among them, decay.
+The paper does not publish Adam's epsilon or the gradient clip (see `TrainConfig`), nor which
+weights decay. Here, as in Megatron-LM, the framework the paper names, vectors do not: the scales of
+norms and the biases. Matrices, the embedding among them, do.
 """
 
 import jax
@@ -15,9 +15,9 @@ from jssd.config import TrainConfig
 def learning_rate_schedule(config: TrainConfig) -> optax.Schedule:
     """Learning rate of an update, counted from 0: a linear warm-up, then half a cosine.
 
-    Update number n (from 1) runs at `learning_rate * n / warmup_steps` up to `warmup_steps`, where it
-    reaches `learning_rate`; the last one, `num_steps`, runs at exactly `final_learning_rate`. No update
-    has rate 0, so none is spent on nothing.
+    Update number n (from 1) runs at `learning_rate * n / warmup_steps` up to `warmup_steps`, where
+    it reaches `learning_rate`; the last one, `num_steps`, runs at exactly `final_learning_rate`.
+    No update has rate 0, so none is spent on nothing.
     """
     peak, final = config.learning_rate, config.final_learning_rate
     warmup, steps = config.warmup_steps, config.num_steps
@@ -50,7 +50,7 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
         optax.scale_by_learning_rate(learning_rate_schedule(config)),
     )
 
-    def init(params: dict) -> optax.OptState:
+    def init(params: optax.Params) -> optax.OptState:
         # optax gives the second moment the dtype of the weights; these stand in for them.
         return chain.init(jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params))
 

@@ -168,7 +168,9 @@ def _memory(length, *, chunk, vocab, share=1.0):
         return loss.response_loss(x, head, targets, mask, support, chunk=chunk).nll
 
     compiled = jax.jit(jax.value_and_grad(value, (0, 1))).lower(*shapes).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
+    analysis = compiled.memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes
 
 
 def test_memory_follows_the_chunk_and_not_the_tokens():

@@ -1,0 +1,120 @@
+"""The same loss, gradients and step on any mesh of eight devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jssd import sharding
+from jssd.config import MeshConfig
+from jssd.model import transformer
+from jssd.train import loss, optimizer, step
+
+
+def _mesh(sizes):
+    devices = jax.devices()[: int(np.prod(sizes))]
+    if len(devices) < np.prod(sizes):
+        pytest.skip("needs eight devices: jax_num_cpu_devices=8")
+    return sharding.make_mesh(MeshConfig(*sizes), devices)
+
+
+def _params(cfg):
+    """The same weights on every mesh."""
+    params = jax.tree.map(np.asarray, transformer.init_params(cfg, jax.random.key(0)))
+    return lambda: jax.tree.map(
+        lambda leaf, like: jax.device_put(leaf, like.sharding),
+        params,
+        transformer.abstract_params(cfg),
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "tied"),
+    [((1, 1, 1), True), ((1, 8, 1), False), ((1, 4, 2), True), ((2, 2, 2), False)],
+)
+def test_loss_and_gradients_do_not_depend_on_the_mesh(toy, sizes, tied):
+    cfg = toy.cfg if tied else _untied(toy.cfg)
+    batch = toy.make_batch()
+    place = _params(cfg)
+
+    def value(params, batch):
+        x_BTD = transformer.hidden(
+            params, cfg, batch["inputs"], batch["positions"], batch["segment_ids"]
+        )
+        head_DV = transformer.head(params)
+        args = (batch["targets"], batch["loss_mask"], batch["support_ids"])
+        sums = loss.response_loss(x_BTD, head_DV, *args, chunk=8)
+        return sums.nll, sums
+
+    one = {name: jnp.asarray(array) for name, array in batch.items()}
+    (_, wanted), wanted_grads = jax.jit(jax.value_and_grad(value, has_aux=True))(place(), one)
+    with jax.set_mesh(_mesh(sizes)):
+        many = jax.tree.map(lambda array: array[0], step.place_batch(batch, 1))
+        params = place()
+        (_, sums), grads = jax.jit(jax.value_and_grad(value, has_aux=True))(params, many)
+        jax.tree.map(lambda grad, leaf: _same_sharding(grad, leaf), grads, params)
+    np.testing.assert_allclose(sums, wanted, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), grads, wanted_grads
+    )
+
+
+@pytest.mark.parametrize(("sizes", "grad_accum"), [((1, 1, 1), 2), ((1, 8, 1), 1), ((1, 4, 2), 2)])
+def test_two_steps_do_not_depend_on_the_mesh(toy, sizes, grad_accum):
+    config = toy.train_config(grad_accum=grad_accum)
+    place = _params(toy.cfg)
+
+    def run():
+        state = step.init_state(place(), optimizer.make_optimizer(config))
+        train_step = step.make_train_step(toy.cfg, optimizer.make_optimizer(config), config)
+        metrics = {}
+        for seed in range(2):
+            batch = step.place_batch(toy.make_batch(seed), config.grad_accum)
+            before = jax.tree.map(lambda leaf: leaf.sharding, state)
+            state, metrics = train_step(state, batch)
+            # A layout that drifts from step to step would compile the step again.
+            assert before == jax.tree.map(lambda leaf: leaf.sharding, state)
+        return jax.tree.map(np.asarray, (state, metrics))
+
+    wanted = run()
+    with jax.set_mesh(_mesh(sizes)):
+        ours = run()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), ours, wanted)
+
+
+def test_moments_lie_where_their_weights_lie(toy):
+    chain = optimizer.make_optimizer(toy.train_config())
+    place = _params(toy.cfg)
+    with jax.set_mesh(_mesh((1, 4, 2))):
+        state = step.init_state(place(), chain)
+        abstract = step.abstract_state(transformer.abstract_params(toy.cfg), chain)
+        jax.tree.map(_same_sharding, optax.tree.get(state.opt_state, "mu"), state.params)
+        jax.tree.map(_same_sharding, optax.tree.get(state.opt_state, "nu"), state.params)
+        jax.tree.map(_same_sharding, abstract.opt_state, state.opt_state)
+
+
+def test_rows_that_the_mesh_cannot_split_are_refused(toy):
+    with (
+        jax.set_mesh(_mesh((1, 8, 1))),
+        pytest.raises(ValueError, match=r"4 rows to each .* multiple of mesh data\*fsdp=8"),
+    ):
+        step.place_batch(toy.make_batch(), 2)
+
+
+def test_activations_split_by_width_are_refused():
+    with jax.set_mesh(_mesh((1, 4, 2))):
+        x_BTD = jax.device_put(jnp.ones((4, 4, 4)), jax.P(None, None, "tensor"))
+        ints = jnp.zeros((4, 4), jnp.int32)
+        with pytest.raises(ValueError, match="split by batch only"):
+            loss.response_loss(
+                x_BTD, jnp.ones((4, 8)), ints, jnp.ones((4, 4)), ints[..., None], chunk=4
+            )
+
+
+def _same_sharding(a, b):
+    assert a.sharding.is_equivalent_to(b.sharding, a.ndim), (a.sharding, b.sharding)
+
+
+def _untied(cfg):
+    return type(cfg)(**{**vars(cfg), "tied_head": False})

@@ -1,0 +1,143 @@
+"""One step: blind to how the batch is cut, normalised over all of it, safe on a bad loss."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jssd.config import TrainConfig
+from jssd.model import transformer
+from jssd.train import optimizer, step
+
+
+def _state(toy, config):
+    params = transformer.init_params(toy.cfg, jax.random.key(0))
+    return step.init_state(params, optimizer.make_optimizer(config))
+
+
+@functools.cache
+def _compiled(cfg, settings, compute_dtype):
+    config = TrainConfig(*settings)
+    return step.make_train_step(cfg, optimizer.make_optimizer(config), config, compute_dtype)
+
+
+def _train_step(toy, config, compute_dtype=None):
+    """The step for a config, compiled once for all tests of this file."""
+    return _compiled(toy.cfg, dataclasses.astuple(config), compute_dtype)
+
+
+def _run(toy, config, batches, compute_dtype=None):
+    train_step = _train_step(toy, config, compute_dtype)
+    state, seen = _state(toy, config), []
+    for batch in batches:
+        state, metrics = train_step(state, step.place_batch(batch, config.grad_accum))
+        seen.append({name: float(value) for name, value in metrics.items()})
+    return state, seen
+
+
+def _assert_close(ours, wanted, **tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), ours, wanted)
+
+
+def test_loss_and_gradient_norm_are_those_of_the_plain_mean_over_all_response_tokens(toy):
+    batch = toy.make_batch()
+    config = toy.train_config(grad_accum=4)
+    _, (metrics,) = _run(toy, config, [batch])
+
+    def plain(params):
+        logits = transformer.apply(
+            params, toy.cfg, batch["inputs"], batch["positions"], batch["segment_ids"]
+        )
+        picked = jnp.take_along_axis(
+            jax.nn.log_softmax(logits), batch["targets"][..., None], axis=-1
+        )[..., 0]
+        return -(picked * batch["loss_mask"]).sum() / batch["loss_mask"].sum()
+
+    params = transformer.init_params(toy.cfg, jax.random.key(0))
+    loss, grads = jax.jit(jax.value_and_grad(plain))(params)
+    norm = np.sqrt(sum(float((grad**2).sum()) for grad in jax.tree.leaves(grads)))
+    assert metrics["loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert metrics["grad_norm"] == pytest.approx(norm, rel=1e-4)
+    assert metrics["response_tokens"] == batch["loss_mask"].sum()
+    assert metrics["tokens"] == (batch["segment_ids"] > 0).sum()
+
+
+@pytest.mark.parametrize(("grad_accum", "remat"), [(2, "block"), (4, "none")])
+def test_cutting_the_batch_changes_nothing(toy, grad_accum, remat):
+    batches = [toy.make_batch(seed) for seed in range(3)]
+    wanted, wanted_metrics = _run(toy, toy.train_config(), batches)
+    state, metrics = _run(toy, toy.train_config(grad_accum=grad_accum, remat=remat), batches)
+    _assert_close(state.params, wanted.params, rtol=1e-4, atol=2e-6)
+    _assert_close(metrics, wanted_metrics, rtol=1e-4)
+
+
+def test_the_loss_falls_and_the_rate_is_the_schedules(toy):
+    config = toy.train_config()
+    state, metrics = _run(toy, config, [toy.make_batch()] * 8)
+    assert metrics[-1]["loss"] < metrics[0]["loss"] - 0.3
+    assert metrics[1]["learning_rate"] == pytest.approx(1e-2)
+    assert metrics[-1]["learning_rate"] == pytest.approx(1e-3)
+    assert int(state.step) == 8
+
+
+def test_kept_mass_leaves_out_unknown_supports(toy):
+    batch = toy.make_batch()
+    _, (metrics,) = _run(toy, toy.train_config(), [batch])
+    unknown = batch["loss_mask"][batch["support_ids"][..., 0] == -2].sum()
+    assert metrics["unsupported_tokens"] == unknown > 0
+    # Two ids of 64 under an untrained model.
+    assert metrics["kept_mass"] == pytest.approx(2 / 64, rel=0.2)
+    assert metrics["compression"] >= -np.log(metrics["kept_mass"])  # Jensen
+
+
+def test_attention_pairs_are_those_of_the_mask(toy):
+    batch = toy.make_batch()
+    _, (metrics,) = _run(toy, toy.train_config(), [batch])
+    sizes = [
+        (row == segment).sum()
+        for row in batch["segment_ids"]
+        for segment in np.unique(row[row > 0])
+    ]
+    assert metrics["attention_pairs"] == sum(n * (n + 1) // 2 for n in sizes)
+
+
+def test_bfloat16_activations_train_float32_weights(toy):
+    batches = [toy.make_batch(seed) for seed in range(2)]
+    _, wanted = _run(toy, toy.train_config(), batches)
+    state, metrics = _run(toy, toy.train_config(), batches, jnp.bfloat16)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state.params))
+    for ours, plain in zip(metrics, wanted):
+        assert ours["loss"] == pytest.approx(plain["loss"], rel=1e-2)
+
+
+def test_a_loss_that_is_not_finite_changes_nothing(toy):
+    config = toy.train_config()
+    train_step = _train_step(toy, config)
+    state = _state(toy, config)
+    state, _ = train_step(state, step.place_batch(toy.make_batch(), 1))
+    broken = step.TrainState(
+        {**state.params, "final_norm": state.params["final_norm"].at[0].set(jnp.nan)},
+        state.opt_state,
+        state.step,
+    )
+    before = jax.tree.map(np.array, broken)
+    after, metrics = train_step(broken, step.place_batch(toy.make_batch(1), 1))
+    assert np.isnan(metrics["loss"])
+    jax.tree.map(np.testing.assert_array_equal, after, before)
+
+
+def test_rows_that_do_not_split_are_refused(toy):
+    with pytest.raises(ValueError, match=r"8 rows must be a multiple of train.grad_accum=3"):
+        step.place_batch(toy.make_batch(), 3)
+
+
+def test_abstract_state_has_the_shapes_of_a_real_one(toy):
+    config = toy.train_config()
+    abstract = step.abstract_state(
+        transformer.abstract_params(toy.cfg), optimizer.make_optimizer(config)
+    )
+    shapes = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+    assert shapes(abstract) == shapes(_state(toy, config))
