@@ -146,10 +146,9 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         threads: int = 2,
         prefetch: int = 2,
     ):
-        """Raises ValueError when a sample doesn't fit into `seq_len`, or the batch can't be split
-        evenly.
+        """`prefetch` batches are built ahead by `threads`.
 
-        `prefetch` batches are built ahead by `threads`.
+        Raises ValueError when a sample exceeds `seq_len`, or processes can't share a batch.
         """
         lengths = examples.lengths
         if lengths.max() > seq_len:
@@ -170,9 +169,8 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         self._rows = _Rows(examples, seq_len, seed, packing)
         self._local = global_batch_size // process_count
         self._first = process_index * self._local
-        self._read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
-        # All that decides which tokens come at a position; not the process count nor the batch
-        # size.
+        self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+        # All that decides which tokens come at a position: not process count nor batch size.
         self._data = f"{examples.digest()}-{seq_len}-{seed}-{int(packing)}"
         self._start(0, 0)
 
@@ -187,8 +185,9 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         return {"epoch": epoch, "row": row, "data": self._data}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on from `get_state`. Raises ValueError when it comes from other data, seed, seq_len
-        or packing.
+        """Goes on from `get_state`, with any process count and batch size.
+
+        Raises ValueError when the state is of other data, seed, seq_len or packing.
         """
         if state["data"] != self._data:
             raise ValueError(
@@ -199,9 +198,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         self._start(int(state["epoch"]), int(state["row"]))
 
     def report(self) -> dict[str, Any]:
-        """Sizes of the first epoch, ready for JSON: how full its rows are and what a batch holds on
-        average.
-        """
+        """Sizes of the first epoch, ready for JSON: how full rows are, what a batch holds."""
         examples, rows = self._rows.examples, self._rows.count(0)
         tokens = int(examples.lengths.sum())
         loss_tokens = int((np.diff(examples.starts) - examples.prompt_lens).sum())
@@ -228,28 +225,21 @@ class Batches(Iterator[dict[str, np.ndarray]]):
             self.close()
         self._rows.rebase(epoch, row)
         self._done = 0
-        rows, local, first, batch_size = (
-            self._rows,
-            self._local,
-            self._first,
-            self.global_batch_size,
-        )
+        rows = grain.MapDataset.range(_ENDLESS).map(self._read_row)
+        batches = rows.batch(self._local, drop_remainder=True)
+        self._iterator = iter(batches.to_iter_dataset(self._options))
 
-        def read(index: int) -> dict[str, np.ndarray]:
-            batch, place = divmod(index, local)
-            return rows[batch * batch_size + first + place]
-
-        dataset = grain.MapDataset.range(_ENDLESS).map(read).batch(local, drop_remainder=True)
-        self._iterator = iter(dataset.to_iter_dataset(self._read))
+    def _read_row(self, index: int) -> dict[str, np.ndarray]:
+        # Of all rows this process reads, counted from where it started.
+        batch, place = divmod(index, self._local)
+        return self._rows[batch * self.global_batch_size + self._first + place]
 
 
 _ENDLESS = 2**50
 
 
 class _Rows:
-    """Row i counted from a base position, in whichever epoch that falls. Plans are made when first
-    needed.
-    """
+    """Row i counted from a base position, in whichever epoch that falls; planned when needed."""
 
     def __init__(self, examples: Examples, seq_len: int, seed: int, packing: bool):
         self.examples, self.seq_len = examples, seq_len
@@ -260,8 +250,9 @@ class _Rows:
 
     def rebase(self, epoch: int, row: int) -> None:
         """Makes index 0 the row `row` of `epoch`."""
-        self._epoch = epoch
-        self._ends = [-row]  # Index at which epoch `_epoch + i` begins.
+        with self._lock:
+            self._epoch = epoch
+            self._starts = [-row]  # Index at which epoch `_epoch + i` begins.
 
     def count(self, epoch: int) -> int:
         """Rows in an epoch; differs a little between epochs, as packing does."""
@@ -271,12 +262,11 @@ class _Rows:
     def locate(self, index: int) -> tuple[int, int]:
         """The (epoch, row) of an index."""
         with self._lock:
-            while self._ends[-1] <= index:
-                self._ends.append(
-                    self._ends[-1] + len(self._plan(self._epoch + len(self._ends) - 1))
-                )
-            offset = bisect.bisect_right(self._ends, index) - 1
-            return self._epoch + offset, index - self._ends[offset]
+            while self._starts[-1] <= index:
+                epoch = self._epoch + len(self._starts) - 1
+                self._starts.append(self._starts[-1] + len(self._plan(epoch)))
+            offset = bisect.bisect_right(self._starts, index) - 1
+            return self._epoch + offset, index - self._starts[offset]
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         epoch, row = self.locate(index)
