@@ -1,8 +1,8 @@
-"""Problems with tests: the `Task` record every benchmark is read into, and `load`, which reads one by name.
+"""Problems with tests: the record each benchmark is read into, and `load`, which reads one by name.
 
-A task comes in one of two forms. A *function* task has an `entry_point`, and is tested by calls (`CallTest`) or by
-HumanEval-style `check_source`. A *stdin* task has neither starter code nor entry point, and is tested by whole runs
-(`StdinTest`).
+A task comes in one of two forms. A *function* task has an `entry_point`, and is tested by calls
+(`CallTest`) or by HumanEval-style `check_source`. A *stdin* task has neither starter code nor entry
+point, and is tested by whole runs (`StdinTest`).
 """
 
 import dataclasses
@@ -15,9 +15,10 @@ SPLITS = {"tasks": ("heldout", "train"), "humaneval": ("test",)}
 
 @dataclasses.dataclass(frozen=True)
 class CallTest:
-    """One call of the entry point: positional arguments and the value it must return, both plain data.
+    """One call of the entry point: positional arguments and the value it must return.
 
-    Plain data: None, bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, nested at will.
+    Both are plain data: None, bool, int, float, complex, str, bytes, list, tuple, dict, set and
+    frozenset, nested at will. `compare.same_value` says when two values count as equal.
     """
 
     args: tuple[Any, ...]
@@ -36,7 +37,7 @@ class StdinTest:
 class Task:
     """One problem with its tests.
 
-    Raises ValueError when the fields fit neither form, so that a badly written benchmark fails when it is loaded.
+    Raises ValueError when the fields fit neither form: a badly written benchmark fails on loading.
     """
 
     id: str
@@ -44,9 +45,7 @@ class Task:
     tests: tuple[CallTest, ...] | tuple[StdinTest, ...] = ()
     starter_code: str = ""  # Function form: imports, helpers and the signature to fill in.
     entry_point: str = ""  # Function form: the name the tests call. "" is the stdin form.
-    check_source: str = (
-        ""  # Function form: code that defines `check(candidate)`; used instead of `tests`.
-    )
+    check_source: str = ""  # Function form: defines `check(candidate)`; used instead of `tests`.
     reference: str = ""  # A full program that passes, for tests of the benchmark itself.
 
     def __post_init__(self) -> None:
@@ -66,7 +65,8 @@ class Task:
 def load(name: str, split: str) -> list[Task]:
     """All tasks of one split of a benchmark, in a fixed order.
 
-    Raises ValueError for an unknown name or split, and FileNotFoundError when the benchmark's data are not installed.
+    Raises ValueError for an unknown name or split, and FileNotFoundError when the benchmark's data
+    are not installed.
     """
     if name not in SPLITS:
         raise ValueError(f"benchmark={name!r} is unknown. Choose from {', '.join(SPLITS)}.")

@@ -1,0 +1,199 @@
+"""The ways to wall off a program: the command that builds each wall, and what the wall leaves open.
+
+`sandbox.py` picks one of them and runs programs with it. Every way shares the limits that the
+program's own interpreter sets before it starts; they differ in what the program can see and touch.
+"""
+
+import dataclasses
+import os
+import shlex
+import shutil
+import site
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+NAMES = ("bwrap", "unshare", "uid", "rlimit")  # Strongest first.
+TMP_BYTES = 16 << 20  # Size of the program's own /tmp where it lies in memory.
+
+_SHARED = (
+    "Limits on processor time, address space per process, file size, open files and output. "
+    "No limit on the memory of all its processes together, and no filter of system calls."
+)
+TOLD = {
+    "bwrap": (
+        "bubblewrap: own process, network and file namespaces; the program sees only the system "
+        "folders and the interpreter, read-only, and a /tmp of its own; no network; nothing of it "
+        "is left behind. Not protected: a hole in the kernel."
+    ),
+    "unshare": (
+        "Linux namespaces made with util-linux: own processes, network and file tree; the program "
+        "sees only the system folders and the interpreter, read-only, and a /tmp of its own; no "
+        "network; nothing of it is left behind. Not protected: a hole in the kernel."
+    ),
+    "uid": (
+        "another user id and resource limits: the program cannot touch the processes and files of "
+        "this user, and its processes are killed at the end. Not protected: it reaches the "
+        "network, reads every world-readable file (the benchmark's answers too, if they are), sees "
+        "other processes, and may write to world-writable folders, which are swept afterwards."
+    ),
+    "rlimit": (
+        "resource limits and a process group only. Not protected: the program acts as this user. "
+        "It reads and writes this user's files (the benchmark's answers too), reaches the network, "
+        "and can signal, read or change this user's processes, this one included, so a program "
+        "that sets out to fake its verdict can. Left-over processes are looked for and killed, "
+        "without a guarantee. Run as root, the limits can be raised and the number of processes is "
+        "not limited. For code you trust."
+    ),
+}
+TOLD = {name: f"{name}: {text} {_SHARED}" for name, text in TOLD.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpreter:
+    """A Python to run programs with: its real path, and the folders it needs."""
+
+    path: str
+    prefixes: tuple[str, ...]
+    hidden: tuple[str, ...]  # Folders below the visible ones that a program must not read.
+
+
+def this_interpreter() -> Interpreter:
+    """The interpreter of this process, without its virtual environment and installed packages."""
+    prefixes = tuple(dict.fromkeys((sys.base_prefix, sys.base_exec_prefix)))
+    return Interpreter(os.path.realpath(sys.executable), prefixes, _hidden(prefixes))
+
+
+def command(
+    way: str, interpreter: Interpreter, inner: Sequence[str], *, root: str, uid: int | None
+) -> list[str]:
+    """The command that runs `inner` behind the wall; `root` is an empty folder to build on.
+
+    `uid` is the user id to drop to when this process is root, else None.
+    """
+    if way == "bwrap":
+        return _bwrap(interpreter, inner, uid)
+    if way == "unshare":
+        return _unshare(interpreter, inner, root, uid)
+    if way == "rlimit":
+        # A shell in between, so that a program which kills its parent does not kill this process.
+        return ["/bin/sh", "-c", '"$@"; exit $?', "sh", *inner]
+    return list(inner)
+
+
+def missing_tools(way: str) -> list[str]:
+    """Programs the way needs that are not on the search path."""
+    needed = {
+        "bwrap": ["bwrap", *(["setpriv"] if os.geteuid() == 0 else [])],
+        "unshare": ["unshare", "setpriv", "mount", "umount", "pivot_root"],
+    }
+    return [tool for tool in needed.get(way, []) if shutil.which(tool, path=SEARCH_PATH) is None]
+
+
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def _bwrap(interpreter: Interpreter, inner: Sequence[str], uid: int | None) -> list[str]:
+    folders, links = _visible(interpreter)
+    line = ["bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+    line += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    for folder in folders:
+        # bubblewrap copies the rights of the outer parents, and /root is shut for other users.
+        for parent in reversed(Path(folder).parents[:-1]):
+            line += ["--perms", "0755", "--dir", str(parent)]
+        line += ["--ro-bind", folder, folder]
+    for link, target in links:
+        line += ["--symlink", target, link]
+    for folder in interpreter.hidden:
+        line += ["--tmpfs", folder, "--remount-ro", folder]
+    line += ["--perms", "0755", "--dir", "/dev"]
+    for device in ("null", "urandom"):
+        line += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
+    line += ["--proc", "/proc", "--symlink", "/proc/self/fd/0", "/dev/stdin"]
+    line += ["--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+    if uid is None:
+        return [*line, *inner]
+    for capability in ("SETUID", "SETGID", "SETPCAP"):
+        line += ["--cap-add", f"CAP_{capability}"]
+    return [*line, *_drop(uid), *inner]
+
+
+def _unshare(
+    interpreter: Interpreter, inner: Sequence[str], root: str, uid: int | None
+) -> list[str]:
+    folders, links = _visible(interpreter)
+    size = TMP_BYTES // 1024
+    script = [
+        "set -e",
+        f"mount -t tmpfs -o size={size}k,nr_inodes=4096,mode=755,nosuid tmpfs {shlex.quote(root)}",
+        f"cd {shlex.quote(root)}",
+        "mkdir dev proc old tmp",
+        "chmod 1777 tmp",
+    ]
+    for folder in map(shlex.quote, folders):
+        script.append(f"mkdir -p .{folder} && mount --rbind {folder} .{folder}")
+        script.append(f"mount -o remount,bind,ro .{folder}")
+    script += [f"ln -s {shlex.quote(target)} .{shlex.quote(link)}" for link, target in links]
+    for folder in map(shlex.quote, interpreter.hidden):
+        script.append(f"mount -t tmpfs -o ro tmpfs .{folder}")
+    for device in ("null", "urandom"):
+        script.append(f": > dev/{device} && mount --bind /dev/{device} dev/{device}")
+    script += [
+        "ln -s /proc/self/fd/0 dev/stdin",
+        "mount -t proc -o nosuid,nodev,noexec proc proc",
+        "pivot_root . old",
+        "umount -l old && rmdir old",
+        "cd /tmp",
+        # The shell stays as the first process of the namespace: out of the program's reach, killed
+        # with its own parent, and with it everything in there.
+        '"$@"; exit $?',
+    ]
+    flags = ["--pid", "--net", "--mount", "--ipc", "--uts", "--fork", "--kill-child"]
+    if uid is None:
+        flags += ["--user", "--map-root-user"]
+    line = ["unshare", *flags, "/bin/sh", "-c", "\n".join(script), "sh"]
+    return [*line, *_drop(uid), *inner]
+
+
+def _drop(uid: int | None) -> list[str]:
+    """Gives up every capability, and the user id when there is one to change to."""
+    ids = [] if uid is None else [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    return ["setpriv", *ids, "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
+
+
+def _visible(interpreter: Interpreter) -> tuple[list[str], list[tuple[str, str]]]:
+    """Folders to show read-only, outer before inner, and symbolic links to recreate."""
+    folders, links = [], []
+    for name in ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"):
+        if os.path.islink(name):
+            links.append((name, os.readlink(name)))
+        elif os.path.isdir(name):
+            folders.append(name)
+    for prefix in interpreter.prefixes:
+        if not any(_inside(prefix, folder) for folder in folders):
+            folders.append(prefix)
+    return folders, links
+
+
+def _hidden(prefixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Folders with installed packages and our own source, where benchmarks keep their answers."""
+    library = os.path.dirname(os.__file__)
+    ours = str(Path(__file__).resolve().parents[2])
+    candidates = {*site.getsitepackages(list(prefixes)), *map(os.path.realpath, sys.path), ours}
+    if sys.prefix != sys.base_prefix:
+        candidates.add(os.path.realpath(sys.prefix))
+    roots = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", *prefixes)
+    wanted = sorted(
+        folder
+        for folder in candidates
+        if os.path.isdir(folder)
+        and any(_inside(folder, root) and folder != root for root in roots)
+        and not _inside(library, folder)
+        and not folder.startswith(os.path.join(library, "lib-dynload"))
+    )
+    # A folder below another hidden one is gone with it.
+    return tuple(f for f in wanted if not any(_inside(f, o) and f != o for o in wanted))
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
