@@ -74,13 +74,13 @@ def attend(
 
 
 def attend_one(
-    q_BNH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, mask_BS: jax.Array
+    q_BNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array, mask_BS: jax.Array
 ) -> jax.Array:
-    """`attend` for one query a row over a cache with heads before time, [B, N, H]."""
+    """`attend` for one query a row over a cache whose keys have time last, [B, N, H]."""
     B, N, H = q_BNH.shape
-    K = k_BKSH.shape[1]
+    K = k_BKHS.shape[1]
     q_BKGH = q_BNH.reshape(B, K, N // K, H)
-    scores_BKGS = jnp.einsum("BKGH,BKSH->BKGS", q_BKGH, k_BKSH, preferred_element_type=jnp.float32)
+    scores_BKGS = jnp.einsum("BKGH,BKHS->BKGS", q_BKGH, k_BKHS, preferred_element_type=jnp.float32)
     scores_BKGS = jnp.where(mask_BS[:, None, None], scores_BKGS * H**-0.5, MASKED)
     probs_BKGS = jax.nn.softmax(scores_BKGS, axis=-1).astype(v_BKSH.dtype)
     out_BKGH = jnp.einsum("BKGS,BKSH->BKGH", probs_BKGS, v_BKSH)

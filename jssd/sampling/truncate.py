@@ -133,7 +133,9 @@ def draw(
     logits_BV = logits_BV.astype(jnp.float32)
     tempered_BV = temper(logits_BV, law)
     total_B = jax.nn.logsumexp(tempered_BV, axis=1)
-    sorted_BC, ids_BC = jax.lax.top_k(tempered_BV, C)
+    # The barrier keeps XLA from folding later slices into the top_k, which turns it into a full sort
+    # (measured on CPU: 330 ms instead of 4 at 32 x 49,152).
+    sorted_BC, ids_BC = jax.lax.optimization_barrier(jax.lax.top_k(tempered_BV, C))
     kept_BC = retained(sorted_BC, total_B, law, V)
     certified_B = certified(sorted_BC, total_B, law, V)
     whole_B = untruncated(law, V)
