@@ -150,6 +150,10 @@ class EvalConfig:
 
     benchmarks: tuple[str, ...] = ("tasks",)  # "tasks" (held-out half of our own set), "humaneval".
     decodes: list[DecodeConfig] = field(default_factory=list)
+    base_decode: str = (
+        ""  # Name of the base's own decoding among `decodes`; "" makes no own-own comparison.
+    )
+    student_decode: str = ""  # Name of the student's own decoding.
     n: int = 10  # Completions per problem; the paper draws ten.
     ks: tuple[int, ...] = (1, 5)
     max_new_tokens: int = 512
@@ -243,6 +247,18 @@ def validate(config: Config) -> None:
     names = [decode.name for decode in config.evaluate.decodes]
     if len(set(names)) < len(names):
         errors.append(f"evaluate.decodes names {names} must differ from one another.")
+    if (config.evaluate.base_decode == "") != (config.evaluate.student_decode == ""):
+        errors.append("evaluate.base_decode and evaluate.student_decode must be set together.")
+    for model in ("base", "student"):
+        own = getattr(config.evaluate, f"{model}_decode")
+        scored = [law.name for law in config.evaluate.decodes if model in law.models]
+        if own and own not in scored:
+            errors.append(
+                f"evaluate.{model}_decode={own!r} must be one of {scored}, which score {model}."
+            )
+    for name in ("sampling.seed", "train.seed", "evaluate.seed"):
+        section, leaf = name.split(".")
+        rule(getattr(getattr(config, section), leaf) >= 0, name, "must be 0 or more")
     for name in (
         "sampling.max_new_tokens",
         "sampling.n",

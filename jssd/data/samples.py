@@ -182,8 +182,18 @@ class SampleWriter:
         os.fsync(self._file.fileno())
 
     def finish(self) -> None:
-        """Closes the file and gives it its own name."""
+        """Closes the file, sorts its lines by prompt id and sample number, and gives it its own name.
+
+        Completions end in an order that a kill and a restart change; sorted, the bytes are the same.
+        """
         self.close()
+        lines = self._partial.read_bytes().splitlines(keepends=True)
+        beside = self._partial.with_name(self._partial.name + ".sorted")
+        with open(beside, "wb") as file:
+            file.writelines(sorted(lines, key=_address))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, self._partial)
         os.replace(self._partial, self.path)
         _sync_folder(self.path.parent)
 
@@ -208,6 +218,11 @@ class SampleWriter:
         self._file.truncate(good)
         self._file.seek(good)
         return records
+
+
+def _address(raw: bytes) -> tuple[str, int]:
+    tree = json.loads(raw)
+    return tree["prompt_id"], tree["sample"]
 
 
 def _sync_folder(folder: Path) -> None:
