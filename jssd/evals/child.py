@@ -72,6 +72,8 @@ class Child:
             os.set_blocking(pipe.fileno(), False)
             self._selector.register(pipe, selectors.EVENT_READ)
         os.set_blocking(self._stdin.fileno(), False)
+        # Under another user id, open("/dev/stdin") opens this pipe anew, and so needs the right to.
+        os.fchmod(self._stdin.fileno(), 0o666)
         self._to_send, self._closing = memoryview(b""), False
         self._out, self._err_tail, self._err_size = bytearray(), b"", 0
         self._num_readable = 2

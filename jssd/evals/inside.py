@@ -109,7 +109,8 @@ def describe(error: BaseException) -> str:
         text = " ".join(str(error).split())
     except BaseException:
         text = ""
-    return f"{type(error).__name__}: {text}"[:300]
+    name = type(error).__name__
+    return f"{name}: {text}"[:300] if text else name
 
 
 def send(out, reply: dict) -> None:

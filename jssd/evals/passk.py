@@ -43,7 +43,7 @@ class Difference:
 
 
 def pass_at_k(n: npt.ArrayLike, c: npt.ArrayLike, k: int) -> np.ndarray:
-    """Chance that `k` draws without replacement from `n` samples, `c` of them right, hold a right one.
+    """Chance that `k` of `n` samples, drawn without replacement, hold one of the `c` right ones.
 
     1 - C(n-c, k) / C(n, k), for each pair of `n` and `c` (broadcast); float64. Unbiased for pass@k
     of the law the samples came from (Chen et al., 2021). Raises ValueError unless 1 <= k <= n and

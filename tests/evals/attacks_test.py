@@ -1,0 +1,317 @@
+"""Hostile programs: none may pass, end this process, or leave anything running or on disk."""
+
+import os
+import secrets
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from jssd.evals import grading
+from jssd.evals.benchmarks import CallTest, StdinTest, Task
+
+# What a program would have to know. Never sent to a sandbox.
+SECRET = "only-the-grader-knows-7319"
+CALLS = Task(
+    id="attacked/calls",
+    statement="",
+    starter_code="def answer(x):",
+    entry_point="answer",
+    tests=(CallTest((1,), SECRET), CallTest((2,), SECRET)),
+)
+CHECK = Task(
+    id="attacked/check",
+    statement="",
+    starter_code="def answer(x):",
+    entry_point="answer",
+    check_source=f"def check(candidate):\n    for x in (1, 2):\n"
+    f"        assert candidate(x) == {SECRET!r}\n",
+)
+SCRIPT = Task(
+    id="attacked/script", statement="", tests=(StdinTest("1\n", SECRET), StdinTest("2\n", SECRET))
+)
+
+# Name -> program and the verdicts that are right for it as a function.
+ATTACKS = {
+    "exits": ("import sys\nsys.exit(0)\n", {"runtime_error"}),
+    "exits at once": ("import os\nos._exit(0)\n", {"runtime_error"}),
+    "exits when called": (
+        "import os\ndef answer(x):\n    os._exit(0)\n",
+        {"runtime_error"},
+    ),
+    "loops": ("while True: pass\n", {"timeout"}),
+    "sleeps": ("import time\ndef answer(x):\n    time.sleep(60)\n", {"timeout"}),
+    "ignores signals": (
+        "import signal\n"
+        "for number in range(1, 65):\n"
+        "    try: signal.signal(number, signal.SIG_IGN)\n"
+        "    except (OSError, ValueError): pass\n"
+        "while True: pass\n",
+        {"timeout"},
+    ),
+    "eats memory": ("data = b'x' * (4 << 30)\n", {"memory"}),
+    "eats memory slowly": ("data = []\nwhile True: data.append(' ' * (1 << 20))\n", {"memory"}),
+    "recurses": ("def answer(x): return answer(x)\n", {"runtime_error"}),
+    "crashes": ("import ctypes\nctypes.string_at(0)\n", {"runtime_error"}),
+    "is not Python": ("def answer(x:\n", {"runtime_error"}),
+    "floods errors": (
+        "import os\nwhile True: os.write(2, b'x' * 65536)\n",
+        {"output_limit"},
+    ),
+    "floods the replies": (
+        "import os\nwhile True:\n"
+        "    for fd in range(3, 30):\n"
+        "        try: os.write(fd, b'x' * 65536)\n"
+        "        except OSError: pass\n",
+        {"output_limit"},
+    ),
+    "returns too much": ("def answer(x): return 'x' * (8 << 20)\n", {"output_limit"}),
+    "writes a big file": (
+        "file = open('big', 'wb')\nfor _ in range(1000): file.write(b'x' * (1 << 20))\n",
+        {"runtime_error"},
+    ),
+    "closes all pipes": (
+        "import os, time\nos.closerange(0, 64)\ntime.sleep(60)\n",
+        {"timeout", "runtime_error"},
+    ),
+    "forges replies": (
+        "import os\n"
+        'forged = b\'{"value": null}\\n\' * 3 + b\'{"verdict": ["passed", ""]}\\n\' * 3\n'
+        "for fd in range(3, 30):\n"
+        "    try: os.write(fd, forged)\n"
+        "    except OSError: pass\n"
+        "def answer(x): return x\n",
+        {"wrong_answer", "bad_output"},
+    ),
+    "claims a verdict": (
+        "import os\n"
+        "for fd in range(3, 30):\n"
+        '    try: os.write(fd, b\'{"fail": ["passed", ""]}\\n\')\n'
+        "    except OSError: pass\n",
+        {"bad_output"},
+    ),
+    "sends garbage": (
+        "import os\n"
+        "for fd in range(3, 30):\n"
+        "    try: os.write(fd, b'[' * 100000 + b'\\n')\n"
+        "    except OSError: pass\n",
+        {"bad_output"},
+    ),
+    "equals everything": (
+        "class Same:\n"
+        "    def __eq__(self, other): return True\n"
+        "    __hash__ = object.__hash__\n"
+        "def answer(x): return Same()\n",
+        {"bad_output"},
+    ),
+    "equals everything as text": (
+        "class Same(str):\n"
+        "    def __eq__(self, other): return True\n"
+        "    __hash__ = str.__hash__\n"
+        "def answer(x): return Same('guess')\n",
+        {"wrong_answer"},
+    ),
+    "patches the machinery": (
+        "import builtins, json\n"
+        "import __main__\n"
+        "same = lambda *_, **__: True\n"
+        "str.join  # plain types cannot be patched, modules can\n"
+        "for name in ('encode', 'decode', '_call', '_failure', 'describe'):\n"
+        "    setattr(__main__, name, same)\n"
+        'json.dumps = lambda *_, **__: \'{"verdict": ["passed", ""]}\'\n'
+        "builtins.isinstance = builtins.all = builtins.type = same\n"
+        "def answer(x): return 1\n",
+        {"bad_output", "runtime_error", "wrong_answer"},
+    ),
+    "searches for the answers": (
+        "import gc, sys\n"
+        "def texts(thing, depth=0):\n"
+        "    if isinstance(thing, (str, bytes)): yield str(thing)\n"
+        "    elif depth < 4 and isinstance(thing, dict):\n"
+        "        for key, value in list(thing.items()):\n"
+        "            yield from texts(key, depth + 1)\n"
+        "            yield from texts(value, depth + 1)\n"
+        "    elif depth < 4 and isinstance(thing, (list, tuple)):\n"
+        "        for value in list(thing): yield from texts(value, depth + 1)\n"
+        "def answer(x):\n"
+        "    frame, places = sys._getframe(), list(gc.get_objects())\n"
+        "    while frame:\n"
+        "        places += [dict(frame.f_locals), dict(frame.f_globals)]\n"
+        "        frame = frame.f_back\n"
+        "    mark = 'only-the-grader' + '-knows-'\n"
+        "    for place in places:\n"
+        "        for text in texts(place):\n"
+        "            if mark in text: return text[text.index(mark):][:26]\n",
+        {"wrong_answer", "timeout", "runtime_error"},
+    ),
+    "nests without end": (
+        "def answer(x):\n    deep = []\n"
+        "    for _ in range(10000): deep = [deep]\n    return deep\n",
+        {"bad_output"},
+    ),
+    "returns itself": (
+        "def answer(x):\n    loop = []\n    loop.append(loop)\n    return loop\n",
+        {"bad_output"},
+    ),
+}
+
+
+def grade(task: Task, program: str, sandbox, timeout: float = 5.0) -> grading.Grade:
+    return grading.grade_program(task, program, sandbox=sandbox, timeout=timeout, memory_mb=400)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack_does_not_pass_and_leaves_nothing(any_way, name, temp_root):
+    program, verdicts = ATTACKS[name]
+    result = grade(CALLS, program, any_way, _patience(verdicts))
+    assert result.verdict in verdicts, result
+    assert "\n" not in result.detail
+    assert result.seconds < 4
+    assert os.listdir(temp_root) == []
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack_does_not_pass_a_check(sandbox, name):
+    program, verdicts = ATTACKS[name]
+    result = grade(CHECK, program, sandbox, _patience(verdicts))
+    assert result.verdict in verdicts, result
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack_does_not_pass_as_a_script(sandbox, name):
+    program = f"{ATTACKS[name][0]}\nprint(answer(int(input())))\n"
+    result = grade(SCRIPT, program, sandbox, 0.5)
+    assert not result.passed, result
+
+
+def test_script_that_floods_its_output_is_stopped(any_way):
+    result = grade(SCRIPT, "while True: print('x' * 1000)\n", any_way)
+    assert result.verdict == "output_limit"
+
+
+@pytest.mark.parametrize("how", ["detaches", "forks"])
+def test_processes_do_not_outlive_the_run(any_way, how, temp_root):
+    mark = secrets.token_hex(8)
+    become = f"os.execv('/bin/sh', ['sh', '-c', 'sleep 300; : {mark}'])"
+    program = {
+        "detaches": "import os\nif os.fork() == 0:\n    os.setsid()\n"
+        f"    if os.fork() == 0:\n        {become}\n    os._exit(0)\n",
+        # As many as a bomb gets where their number is limited; small enough where it is not.
+        "forks": f"import os\nfor _ in range(80):\n    if os.fork() == 0:\n        {become}\n",
+    }[how]
+    result = grade(CALLS, f"{program}\nimport time\ntime.sleep(1)\n", any_way, 0.5)
+    assert not result.passed
+    deadline = time.monotonic() + 3
+    while (left := _processes_with(mark)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert left == []
+    assert os.listdir(temp_root) == []
+
+
+def test_program_that_kills_its_parent_ends_only_itself(any_way):
+    program = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n"
+    result = grade(CALLS, program, any_way)
+    assert result.verdict in {"runtime_error", "wrong_answer"}
+
+
+def test_program_that_kills_all_it_can_ends_only_itself(not_same_user):
+    result = grade(CALLS, "import os\nos.kill(-1, 9)\ndef answer(x): return 1\n", not_same_user)
+    assert not result.passed
+
+
+def test_no_network(walled):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        program = (
+            "import socket\n"
+            f"socket.create_connection(('127.0.0.1', {port}), timeout=1)\n"
+            f"print({SECRET!r})\n"
+        )
+        result = grade(SCRIPT, program, walled)
+    assert result.verdict == "runtime_error"
+    assert "OSError" in result.detail or "Refused" in result.detail
+
+
+def test_files_of_the_machine_are_out_of_sight(walled, tmp_path):
+    mine = tmp_path / "mine.txt"
+    mine.write_text(SECRET)
+    places = [mine, Path(grading.__file__), Path(os.__file__).parent / "site-packages" / "pip"]
+    for place in [*places, Path("/etc/passwd"), Path("/proc/sys/kernel/core_pattern")]:
+        access = "w" if str(place).startswith("/proc") else "r"
+        result = grade(SCRIPT, f"open({str(place)!r}, {access!r})\n", walled)
+        assert result.verdict == "runtime_error", place
+
+
+def test_environment_of_this_process_is_not_handed_on(any_way, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", SECRET)
+    result = grade(SCRIPT, "import os\nprint(os.environ['MY_TOKEN'])\n", any_way)
+    assert result.verdict == "runtime_error"
+
+
+def test_private_files_of_this_user_cannot_be_read_or_changed(not_same_user, tmp_path):
+    tmp_path.chmod(0o755)
+    secret = tmp_path / "secret.txt"
+    secret.write_text(SECRET)
+    secret.chmod(0o600)
+    for program in (f"print(open({str(secret)!r}).read())", f"open({str(secret)!r}, 'w')"):
+        assert grade(SCRIPT, program, not_same_user).verdict == "runtime_error"
+    assert secret.read_text() == SECRET
+
+
+def test_files_written_elsewhere_do_not_stay(not_same_user):
+    mark = f"jssd-left-{secrets.token_hex(8)}"
+    folders = ["/tmp", "/var/tmp", "/dev/shm", os.path.expanduser("~"), "/"]
+    program = (
+        f"import os\nfor folder in {folders!r}:\n"
+        f"    try:\n        os.mkdir(f'{{folder}}/{mark}')\n"
+        f"        open(f'{{folder}}/{mark}/file', 'w').write('x')\n"
+        f"        os.chmod(f'{{folder}}/{mark}', 0)\n"
+        "    except OSError: pass\n"
+    )
+    assert not grade(SCRIPT, program, not_same_user).passed
+    assert [f for f in folders if os.path.exists(f"{f}/{mark}")] == []
+
+
+def test_own_folder_without_rights_is_removed(any_way, temp_root):
+    program = (
+        "import os\nos.makedirs('a/b')\nopen('a/b/c', 'w')\nos.chmod('a', 0)\nos.chmod('.', 0)"
+    )
+    grade(SCRIPT, program, any_way)
+    assert os.listdir(temp_root) == []
+
+
+def test_slow_comparison_is_stopped(sandbox):
+    # All these have hash 0, so building a set of them takes quadratic time.
+    program = "def answer(x): return {k * (2**61 - 1) for k in range(1, 60000)}\n"
+    crafted = (
+        "import os\nreply = '{\"set\": [' + ','.join(str(k * (2**61 - 1)) for k in range(90000))"
+        " + ']}'\ndata = b'{\"value\": ' + reply.encode() + b'}\\n'\n"
+        "start = b'{\"value\": null}\\n'\n"
+        "for fd in range(3, 30):\n"
+        "    try:\n"
+        "        sent = os.write(fd, start + data)\n"
+        "    except OSError: continue\n"
+        "while True: pass\n"
+    )
+    for task in (CALLS, CHECK):
+        for text in (program, crafted):
+            result = grade(task, text, sandbox, 1.0)
+            assert not result.passed
+            assert result.seconds < 3
+
+
+def _patience(verdicts: set[str]) -> float:
+    """Seconds: short for what only time can end, long where a busy machine must not decide."""
+    return 0.5 if "timeout" in verdicts else 5.0
+
+
+def _processes_with(mark: str) -> list[str]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "cmdline").read_bytes():
+                found.append(folder.name)
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,140 @@
+"""Tests of choosing a way and of what a program finds inside."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from jssd.evals import sandbox as sandbox_lib
+from jssd.evals import ways
+from jssd.evals.child import Failure
+
+
+def run(box, source: str, stdin: str = "", memory_mb: int = 400) -> str:
+    with box.start(source, stdin=stdin.encode(), timeout=10, memory_mb=memory_mb) as child:
+        return child.read_all(time.monotonic() + 10).decode()
+
+
+def test_auto_takes_the_first_way_that_works():
+    chosen = sandbox_lib.open_sandbox("auto")
+    for name in ways.NAMES[: ways.NAMES.index(chosen.way)]:
+        assert sandbox_lib.why_not(sandbox_lib.Sandbox(name, chosen.interpreter))
+    assert sandbox_lib.why_not(chosen) == ""
+
+
+def test_unknown_way_is_refused():
+    with pytest.raises(ValueError, match=r"sandbox='docker' is unknown\. Choose auto, bwrap"):
+        sandbox_lib.open_sandbox("docker")
+
+
+def test_way_that_does_not_work_is_an_error_that_says_why(monkeypatch):
+    monkeypatch.setattr(ways, "SEARCH_PATH", "/nowhere")
+    sandbox_lib.why_not.cache_clear()
+    try:
+        with pytest.raises(
+            ValueError, match=r"does not work on this machine\. bwrap: bwrap.* not in"
+        ):
+            sandbox_lib.open_sandbox("bwrap")
+    finally:
+        sandbox_lib.why_not.cache_clear()
+
+
+def test_interpreter_that_cannot_run_makes_a_way_unavailable():
+    missing = ways.Interpreter("/nowhere/python", ("/nowhere",), ())
+    with pytest.raises(ValueError, match="rlimit: the sandbox did not start"):
+        sandbox_lib.open_sandbox("rlimit", missing)
+
+
+def test_description_says_what_is_left_open(any_way):
+    text = any_way.describe()
+    assert text.startswith(f"{any_way.way}: ")
+    assert "Not protected: " in text
+
+
+def test_program_reads_and_prints(any_way):
+    assert run(any_way, "print(input()[::-1])\nimport sys\nprint(sys.stdin.read())", "abc\nd") == (
+        "cba\nd\n"
+    )
+
+
+def test_every_habit_of_reading_input_works(any_way):
+    for source in ("import sys; print(*sys.stdin)", "print(open(0).read())",
+                   "import sys; print(sys.stdin.buffer.read().decode())",
+                   "print(open('/dev/stdin').read())"):  # fmt: skip
+        assert run(any_way, source, "é 1").strip() == "é 1"
+
+
+def test_common_imports_are_done_and_builtins_untouched(any_way):
+    source = (
+        "print(Counter('aa')['a'], gcd(4, 6), heapq.nsmallest(1, [2, 1]), List, pow(2, 3, 5))\n"
+        "if __name__ == '__main__': exit()\nprint('no')\n"
+    )
+    assert run(any_way, source) == "2 2 [1] typing.List 3\n"
+
+
+def test_ordinary_work_is_possible(any_way):
+    source = (
+        "from __future__ import annotations\n"
+        "import dataclasses, pathlib, tempfile, threading\n"
+        "@dataclasses.dataclass\nclass Point:\n    x: int = 1\n"
+        "def deep(n): return n and deep(n - 1)\n"
+        "thread = threading.Thread(target=lambda: print(Point(), deep(20000)))\n"
+        "thread.start(); thread.join()\n"
+        "pathlib.Path('note').write_text('kept')\n"
+        "with tempfile.TemporaryFile() as file: file.write(b'x')\n"
+        "print(pathlib.Path('note').read_text(), {'a', 'b', 'c'})\n"
+    )
+    first = run(any_way, source)
+    assert first.startswith("Point(x=1) 0\nkept {")
+    assert run(any_way, source) == first  # Sets of text print in the same order.
+
+
+def test_installed_packages_are_not_there(any_way):
+    with pytest.raises(Failure, match="ModuleNotFoundError"):
+        run(any_way, "import numpy")
+
+
+def test_walled_program_has_no_rights(walled):
+    lines = run(walled, "print(open('/proc/self/status').read())").splitlines()
+    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
+    assert status["NoNewPrivs"] == "1"
+    assert run(walled, "import os\nprint(sum(x.isdigit() for x in os.listdir('/proc')) < 5)") == (
+        "True\n"
+    )
+
+
+def test_user_id_is_dropped_when_root(not_same_user):
+    if os.geteuid() != 0:
+        pytest.skip("only root can change the user id")
+    assert int(run(not_same_user, "import os\nprint(os.getuid())")) in range(60578, 61184)
+
+
+def test_sandboxes_at_the_same_time_have_their_own_user_ids():
+    seen, barrier = [], threading.Barrier(3)
+
+    def hold():
+        with sandbox_lib._free_uid() as uid:
+            seen.append(uid)
+            barrier.wait(10)
+
+    threads = [threading.Thread(target=hold) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(seen)) == 3
+
+
+def test_too_little_memory_to_start_is_not_blamed_on_the_program(sandbox):
+    with pytest.raises(RuntimeError, match="did not start"):
+        run(sandbox, "print(1)", memory_mb=8)
+
+
+def test_room_does_not_import_jax():
+    code = "import sys, jssd.evals.grading, jssd.evals.passk; print('jax' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "False\n"
