@@ -1,11 +1,13 @@
-"""Every knob of a run: typed, with its default and its reason beside it, and checked once by `validate`.
+"""Every knob of a run: typed, its default and its reason beside it, checked once by `validate`.
 
 Config files in `configs/` build a `Config` in plain Python; absl flags override single fields
-(`--config.sampling.temperature=1.2`). After `validate` the tree is treated as read-only. Settings that only fit one room
-live in that room's section; rooms receive their own section, never the whole tree.
+(`--config.sampling.temperature=1.2`). After `validate` the tree is treated as read-only. Settings
+that only fit one room live in that room's section; rooms receive their own section, never the
+whole tree.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from dataclasses import field
@@ -15,17 +17,19 @@ from dataclasses import field
 class ModelSource:
     """Where the frozen base model comes from and how it is computed with."""
 
-    path: str = ""  # A Hugging Face folder, a .gguf file, or a hub id such as "Qwen/Qwen3-4B-Instruct-2507".
-    revision: str = "main"  # Commit, tag or branch of a hub id. Ignored names are refused: local paths allow "main" only.
-    dtype: str = (
-        ""  # Storage dtype of the weights: "" keeps the checkpoint's, else "float32" or "bfloat16".
-    )
+    # A Hugging Face folder, a .gguf file, or a hub id such as "Qwen/Qwen3-4B-Instruct-2507".
+    path: str = ""
+    # Commit, tag or branch of a hub id. Ignored names are refused: local paths allow "main" only.
+    revision: str = "main"
+    # Storage dtype of the weights: "" keeps the checkpoint's, else "float32" or "bfloat16".
+    dtype: str = ""
     compute_dtype: str = ""  # Dtype of activations and matmuls: "" follows the weights.
 
 
 @dataclasses.dataclass
 class MeshConfig:
-    """How devices are laid out. The product must equal the number of devices; one axis may be -1: what is left."""
+    """How devices are laid out. The product must equal the number of devices; one axis may be -1:
+    what is left."""
 
     data: int = 1  # Replicates weights, splits the batch.
     fsdp: int = -1  # Splits weights and the batch.
@@ -36,25 +40,24 @@ class MeshConfig:
 class PromptsConfig:
     """Which problems are asked, and in which words."""
 
-    source: str = ""  # "tasks:train", a .jsonl or .parquet path, or "hf:owner/dataset[/config]" (extra `hub`).
+    # "tasks:train", a .jsonl or .parquet path, or "hf:owner/dataset[/config]" (extra `hub`).
+    source: str = ""
     split: str = "train"  # Split of an "hf:" source.
     question_field: str = "question"  # Column that holds the problem statement.
-    starter_code_field: str = (
-        "starter_code"  # Column with starter code; blank or missing makes it a stdin problem.
-    )
+    # Column with starter code; blank or missing makes it a stdin problem.
+    starter_code_field: str = "starter_code"
     id_field: str = ""  # Column with a stable id; "" numbers the rows.
-    template: str = "user"  # A name in data/prompts.py: "raw", "user", "system", "apple_raw", "apple_user", "task".
-    system_prompt: str = (
-        ""  # Replaces the template's own system text where the template has a system turn.
-    )
-    dedup: bool = True  # Drops repeated statements, compared after whitespace is normalised (paper section 2).
-    require_is_passed: bool = (
-        False  # Keeps rows whose `is_passed` is true: reproduces the 10,167 rows of ml-ssd issue 7.
-    )
+    # A name in data/templates.py: "raw", "user", "system", "apple_raw", "apple_user", "task".
+    template: str = "user"
+    # Replaces the template's own system text where the template has a system turn.
+    system_prompt: str = ""
+    # Drops repeated statements, compared after whitespace is normalised (paper section 2).
+    dedup: bool = True
+    # Keeps rows whose `is_passed` is true: reproduces the 10,167 rows of ml-ssd issue 7.
+    require_is_passed: bool = False
     limit: int = 0  # Keeps the first so many problems; 0 keeps all.
-    repeat: int = (
-        1  # Asks each problem in so many wordings of a template that has several ("task").
-    )
+    # Asks each problem in so many wordings of a template that has several ("task").
+    repeat: int = 1
 
 
 @dataclasses.dataclass
@@ -64,9 +67,8 @@ class SamplingConfig:
     temperature: float = 1.0  # 0 is greedy. Traced: a sweep compiles once.
     top_k: int = 0  # 0 keeps the whole vocabulary.
     top_p: float = 1.0  # 1.0 keeps the whole mass.
-    min_p: float = (
-        0.0  # Keeps tokens with at least this share of the likeliest token's probability.
-    )
+    # Keeps tokens with at least this share of the likeliest token's probability.
+    min_p: float = 0.0
     max_new_tokens: int = 512  # A completion that reaches it ends with finish_reason "length".
     n: int = 1  # Samples per prompt. The paper draws one.
     seed: int = 0  # With prompt id, sample number and position it addresses every draw.
@@ -74,30 +76,26 @@ class SamplingConfig:
 
 @dataclasses.dataclass
 class EngineConfig:
-    """How the sampler uses the machine. Nothing here changes which tokens come out in strict float32."""
+    """How the sampler uses the machine. In strict float32 nothing here changes the tokens."""
 
     slots: int = 32  # Completions decoded side by side.
     prompt_bucket: int = 64  # Prompt lengths are padded up to a multiple of this.
     decode_steps: int = 16  # Steps fused into one device call before the host refills ended slots.
-    keep_support: bool = (
-        True  # Stores the token ids each draw could have taken, for KeptMass in training.
-    )
+    # Stores the token ids each draw could have taken, for KeptMass in training.
+    keep_support: bool = True
 
 
 @dataclasses.dataclass
 class FilterConfig:
-    """Which completions are trained on. The paper drops empty answers and single-line stubs, nothing else."""
+    """Which completions are trained on. The paper drops only empty answers and stubs."""
 
     drop_empty: bool = True
-    drop_stubs: bool = (
-        True  # One line only (paper); the exact rule is not published, ours is in data/filters.py.
-    )
-    drop_shortest_percent: float = (
-        0.0  # The released code drops the shortest 10 percent by characters.
-    )
-    truncated: str = (
-        "keep"  # Completions cut at the token limit: "keep" (ends the turn), "no_eos", or "drop".
-    )
+    # One line only (paper); the exact rule is not published, ours is in data/filters.py.
+    drop_stubs: bool = True
+    # The released code drops the shortest 10 percent by characters.
+    drop_shortest_percent: float = 0.0
+    # Completions cut at the token limit: "keep" (ends the turn), "no_eos", or "drop".
+    truncated: str = "keep"
     drop_duplicates: bool = False  # Same prompt, same tokens.
 
 
@@ -108,9 +106,8 @@ class TrainConfig:
     num_steps: int = 2500
     global_batch_size: int = 32  # Rows per optimizer step.
     seq_len: int = 65536  # Tokens per row.
-    packing: bool = (
-        True  # Several samples per row with segment ids; False puts one sample on a row.
-    )
+    # Several samples per row with segment ids; False puts one sample on a row.
+    packing: bool = True
     grad_accum: int = 1  # Micro-batches per step; the loss is normalised over all of them together.
     learning_rate: float = 5e-6
     final_learning_rate: float = 1e-6  # Cosine from the peak to this.
@@ -127,9 +124,8 @@ class TrainConfig:
     log_every: int = 1
     save_every: int = 250
     keep_last: int = 2  # Newest checkpoints kept, besides the best by loss.
-    allow_foreign_samples: bool = (
-        False  # Trains on samples that other weights drew. Off: the paper's premise is broken.
-    )
+    # Trains on samples that other weights drew. Off: the paper's premise is broken.
+    allow_foreign_samples: bool = False
 
 
 @dataclasses.dataclass
@@ -150,9 +146,8 @@ class EvalConfig:
 
     benchmarks: tuple[str, ...] = ("tasks",)  # "tasks" (held-out half of our own set), "humaneval".
     decodes: list[DecodeConfig] = field(default_factory=list)
-    base_decode: str = (
-        ""  # Name of the base's own decoding among `decodes`; "" makes no own-own comparison.
-    )
+    # Name of the base's own decoding among `decodes`; "" makes no own-own comparison.
+    base_decode: str = ""
     student_decode: str = ""  # Name of the student's own decoding.
     n: int = 10  # Completions per problem; the paper draws ten.
     ks: tuple[int, ...] = (1, 5)
@@ -161,9 +156,8 @@ class EvalConfig:
     limit: int = 0  # Problems per benchmark; 0 asks all.
     seed: int = 0
     bootstrap: int = 10000  # Resamples of the problems for the 95 percent intervals.
-    sandbox: str = (
-        "auto"  # "auto" takes the strongest way there is; or "bwrap", "unshare", "uid", "rlimit".
-    )
+    # "auto" takes the strongest way there is; or "bwrap", "unshare", "uid", "rlimit".
+    sandbox: str = "auto"
     workers: int = 2  # Programs graded at once.
     timeout: float = 10.0  # Seconds per program.
     memory_mb: int = 512  # Address space per program.
@@ -171,7 +165,7 @@ class EvalConfig:
 
 @dataclasses.dataclass
 class ExportConfig:
-    """What the exported folder serves by default: the student's own tuned decoding (paper table 3)."""
+    """What the exported folder serves by default: the student's own decoding (paper table 3)."""
 
     temperature: float = 1.0
     top_k: int = 0
@@ -194,10 +188,10 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvalConfig = field(default_factory=EvalConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
-    seeds: int = 1  # Independent repetitions of the whole run with sampling.seed, train.seed and evaluate.seed + i.
-    compile_cache: bool = (
-        True  # Keeps compiled programs in `<workdir>/.cache`, so that a restart skips compiling.
-    )
+    # Independent repetitions of the whole run with sampling.seed, train.seed and evaluate.seed + i.
+    seeds: int = 1
+    # Keeps compiled programs in `<workdir>/.cache`, so that a restart skips compiling.
+    compile_cache: bool = True
 
 
 STAGES = ("sample", "sft", "export", "evaluate", "report")
@@ -214,15 +208,13 @@ def digest(tree: dict) -> str:
 
 
 def validate(config: Config) -> None:
-    """Raises one ValueError that lists every broken rule: the field, its value, the rule and the way out."""
+    """Raises one ValueError that lists every broken rule: the field, its value and the way out."""
     errors = []
+    read = lambda name: functools.reduce(getattr, name.split("."), config)
 
-    def rule(ok: bool, field_name: str, must: str) -> None:
+    def rule(ok: bool, name: str, must: str) -> None:
         if not ok:
-            value = config
-            for part in field_name.split("."):
-                value = getattr(value, part)
-            errors.append(f"{field_name}={value!r} {must}.")
+            errors.append(f"{name}={read(name)!r} {must}.")
 
     rule(
         bool(config.model.path),
@@ -230,9 +222,7 @@ def validate(config: Config) -> None:
         "must name a Hugging Face folder, a .gguf file or a hub id",
     )
     for name in ("model.dtype", "model.compute_dtype", "export.dtype"):
-        section, leaf = name.split(".")
-        value = getattr(getattr(config, section), leaf)
-        rule(value in ("", "float32", "bfloat16"), name, "must be '', 'float32' or 'bfloat16'")
+        rule(read(name) in ("", "float32", "bfloat16"), name, "must be '', 'float32' or 'bfloat16'")
     rule(
         bool(config.prompts.source),
         "prompts.source",
@@ -257,8 +247,7 @@ def validate(config: Config) -> None:
                 f"evaluate.{model}_decode={own!r} must be one of {scored}, which score {model}."
             )
     for name in ("sampling.seed", "train.seed", "evaluate.seed"):
-        section, leaf = name.split(".")
-        rule(getattr(getattr(config, section), leaf) >= 0, name, "must be 0 or more")
+        rule(read(name) >= 0, name, "must be 0 or more")
     for name in (
         "sampling.max_new_tokens",
         "sampling.n",
@@ -281,10 +270,7 @@ def validate(config: Config) -> None:
         "export.shard_bytes",
         "seeds",
     ):
-        value = config
-        for part in name.split("."):
-            value = getattr(value, part)
-        rule(value >= 1, name, "must be at least 1")
+        rule(read(name) >= 1, name, "must be at least 1")
     rule(
         config.filter.truncated in ("keep", "no_eos", "drop"),
         "filter.truncated",
