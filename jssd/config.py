@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 from dataclasses import field
+from typing import Any
 
 
 @dataclasses.dataclass
@@ -210,7 +211,9 @@ def digest(tree: dict) -> str:
 def validate(config: Config) -> None:
     """Raises one ValueError that lists every broken rule: the field, its value and the way out."""
     errors = []
-    read = lambda name: functools.reduce(getattr, name.split("."), config)
+
+    def read(name: str) -> Any:
+        return functools.reduce(getattr, name.split("."), config)
 
     def rule(ok: bool, name: str, must: str) -> None:
         if not ok:
