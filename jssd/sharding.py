@@ -48,6 +48,12 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> ja
     return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=types, devices=devices)
 
 
+def automatic(mesh: jax.sharding.Mesh) -> jax.sharding.Mesh:
+    """The same devices in the same places, with axes that the compiler fills in."""
+    types = (jax.sharding.AxisType.Auto,) * len(mesh.axis_names)
+    return jax.sharding.Mesh(mesh.devices, mesh.axis_names, axis_types=types)
+
+
 def spec(*axes: str | None) -> jax.sharding.PartitionSpec | None:
     """PartitionSpec of logical axes on the mesh in force, or None without one. A misspelt axis is a KeyError."""
     entries = [None if axis is None else RULES[axis] for axis in axes]

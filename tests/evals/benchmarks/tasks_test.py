@@ -32,7 +32,7 @@ def test_unknown_split_is_refused_with_the_names_to_choose_from():
 
 @pytest.mark.parametrize(
     "split, digest",
-    [(TRAIN, "ef489661a0200fa3"), (HELDOUT, "a2c9423c46cbc987")],
+    [(TRAIN, "5c4cb2a6df46297e"), (HELDOUT, "40a9d5b0a72d003d")],
     ids=["train", "heldout"],
 )
 def test_ids_are_unique_sorted_and_never_change_sides(split, digest):
@@ -115,7 +115,9 @@ TRIVIAL = [
 
 @pytest.mark.parametrize("name, wrong", TRIVIAL, ids=[name for name, _ in TRIVIAL])
 def test_trivial_functions_fail(name, wrong):
-    honest = {"length of the first": {"number_of_keys"}}.get(name, set())
+    honest = {"length of the first": {"count_keys", "string_length", "number_of_elements"}}.get(
+        name, set()
+    )
     passing = {
         task.entry_point
         for task in FUNCTIONS
@@ -139,7 +141,7 @@ def test_a_slip_in_a_boundary_is_caught():
         (" > ", " >= "),
         ("(1, n + 1)", "(1, n)"),
     ]
-    harmless = {"quadrant", "fib_list", "sum_of_negatives"}
+    harmless = {"quadrant", "fibonacci_sequence", "sum_of_negative_numbers"}
     missed = set()
     for task in FUNCTIONS:
         for old, new in slips:

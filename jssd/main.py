@@ -1,0 +1,113 @@
+"""The command: flags, config, mesh, then the named stages in order.
+
+    python -m jssd.main --config=configs/demo.py --workdir=runs/demo --stages=sample,sft,export,evaluate,report
+
+A user's mistake ends in one line and exit code 2; a run that cannot go on (a loss that is not finite, a full disk) in one
+line and exit code 1.
+"""
+
+import copy
+import dataclasses
+import pathlib
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from jssd.config import STAGES, Config, to_dict, validate
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A file in configs/, e.g. configs/demo.py or configs/demo.py:smoke."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run. The same command goes on where it was stopped."
+)
+_STAGES = flags.DEFINE_list("stages", list(STAGES), f"Which stages to run, of {','.join(STAGES)}.")
+
+
+def main(argv: list[str]) -> None:
+    """Runs the stages; turns expected errors into one line."""
+    try:
+        if len(argv) > 1:
+            raise ValueError(
+                f"unexpected argument {argv[1]!r}. Flags are --config, --workdir and --stages."
+            )
+        if _CONFIG.value is None or not _WORKDIR.value:
+            raise ValueError("give --config=configs/NAME.py and --workdir=FOLDER.")
+        run_stages(_CONFIG.value, pathlib.Path(_WORKDIR.value), _STAGES.value)
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        _leave(error, 2)
+    except (OSError, FloatingPointError) as error:
+        _leave(error, 1)
+
+
+def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
+    """Runs `stages` in their fixed order; with `config.seeds` above 1, once in each of `workdir/seed-*`.
+
+    Raises:
+      ValueError: an unknown stage, a broken config, or a work directory of another experiment.
+    """
+    validate(config)
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown:
+        raise ValueError(f"--stages={','.join(unknown)} must be of {','.join(STAGES)}.")
+    workdir.mkdir(parents=True, exist_ok=True)
+    if config.compile_cache:
+        _cache_programs(workdir / ".cache")
+    from jssd.stages import report  # Late: flags and config mistakes answer before JAX loads.
+
+    runs = [(workdir, config)]
+    if config.seeds > 1:
+        runs = [(workdir / f"seed-{i}", _reseeded(config, i)) for i in range(config.seeds)]
+    for folder, seeded in runs:
+        _run_once(
+            seeded, folder, [stage for stage in STAGES if stage in stages and stage != "report"]
+        )
+    if "report" in stages:
+        report.run([folder for folder, _ in runs], workdir / "report")
+
+
+def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
+    from jssd import sharding
+    from jssd.stages import context, evaluate, export, sample, sft
+
+    functions = {
+        "sample": sample.run,
+        "sft": sft.run,
+        "export": export.run,
+        "evaluate": evaluate.run,
+    }
+    workdir.mkdir(parents=True, exist_ok=True)
+    context.write_json(workdir / "config.json", to_dict(config))
+    run = context.Run(config, workdir, sharding.make_mesh(config.mesh))
+    for stage in stages:
+        print(f"== {stage} ({workdir})", flush=True)
+        functions[stage](run)
+
+
+def _reseeded(config: Config, index: int) -> Config:
+    config = copy.deepcopy(config)
+    for section in (config.sampling, config.train, config.evaluate):
+        section.seed += index
+    return dataclasses.replace(config, seeds=1)
+
+
+def _cache_programs(folder: pathlib.Path) -> None:
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _leave(error: Exception, code: int) -> None:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        text = f"{error.filename}: {error.strerror}"
+    else:
+        text = " ".join(str(error).split()) or type(error).__name__
+    print(f"jssd: error: {text}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    app.run(main)

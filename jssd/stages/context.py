@@ -1,0 +1,124 @@
+"""What every stage of a run shares: the config, the work directory, the mesh, and the base model on disk."""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+
+from jssd import sharding
+from jssd.config import Config, digest, to_dict
+from jssd.data.tokenizer import Tokenizer
+from jssd.metrics import Writer
+from jssd.model import transformer
+from jssd.model.config import ModelConfig
+from jssd.weights import gguf, hf, hub
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One experiment under way in one work directory."""
+
+    config: Config
+    workdir: pathlib.Path
+    mesh: jax.sharding.Mesh
+
+    def base_folder(self) -> pathlib.Path:
+        """The base model as a Hugging Face folder; a .gguf file is converted once into `workdir/base`."""
+        source = hub.resolve(self.config.model.path, self.config.model.revision)
+        if source.suffix != ".gguf":
+            return source
+        return gguf.to_hf_folder(source, self.workdir / "base", self.config.model.dtype or None)
+
+    def tokenizer(self) -> Tokenizer:
+        """The base model's tokenizer."""
+        return Tokenizer(self.base_folder())
+
+    def load(self, folder: pathlib.Path, dtype: str = "") -> tuple[ModelConfig, transformer.Params]:
+        """A model from a Hugging Face folder, laid out on the mesh; `dtype` "" follows the config."""
+        return hf.load(folder, dtype=as_dtype(dtype or self.config.model.dtype))
+
+    def writer(self, stage: str) -> Writer:
+        """The log of one stage; silent on all processes but the first."""
+        return Writer(self.workdir / stage, enabled=jax.process_index() == 0)
+
+
+def as_dtype(name: str):
+    """The JAX dtype of a config value; None for ""."""
+    return jnp.dtype(name) if name else None
+
+
+def for_decoding(params: transformer.Params, mesh: jax.sharding.Mesh) -> transformer.Params:
+    """Weights as the sampler wants them: unstacked, and on a mesh whose axes the compiler fills in.
+
+    A single device needs no mesh at all. Over several, rows of a cache are written at different positions, which explicit
+    axes do not express; with automatic ones the compiler keeps the weights' split and places the rest.
+    """
+    with jax.set_mesh(mesh):
+        params = jax.jit(transformer.unstack)(params)
+    if mesh.size == 1:
+        return jax.device_put(params, mesh.devices.item())
+    automatic = sharding.automatic(mesh)
+    place = lambda leaf: jax.device_put(
+        leaf, jax.sharding.NamedSharding(automatic, leaf.sharding.spec)
+    )
+    return jax.tree.map(place, params)
+
+
+def freeze_settings(folder: pathlib.Path, settings: dict) -> None:
+    """Writes the settings a folder was made with, or checks that they are the ones it was made with.
+
+    Raises:
+      ValueError: the folder was begun with other settings; names those that differ.
+    """
+    path = folder / "settings.json"
+    if path.exists():
+        found = read_json(path)
+        if digest(found) != digest(settings):
+            changed = [
+                key for key in sorted({*found, *settings}) if found.get(key) != settings.get(key)
+            ]
+            told = "; ".join(
+                f"{key} was {found.get(key)}, now {settings.get(key)}" for key in changed
+            )
+            raise ValueError(
+                f"{folder} was begun with other settings: {told}. Use a fresh --workdir or restore them."
+            )
+        return
+    write_json(path, settings)
+
+
+def section(config: Config, *names: str) -> dict:
+    """Some sections of the config as a plain dict."""
+    tree = to_dict(config)
+    return {name: tree[name] for name in names}
+
+
+def read_json(path: pathlib.Path) -> dict:
+    """A JSON file. Raises ValueError naming it when it is broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not valid JSON: {error}. Delete it and run the stage again."
+        ) from None
+
+
+def write_json(path: pathlib.Path, tree) -> None:
+    """Writes JSON beside the target, then renames. On many hosts the first process writes."""
+    write_text(path, json.dumps(tree, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a text file beside the target, then renames. On many hosts the first process writes."""
+    if jax.process_index() != 0:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".tmp")
+    with open(beside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)

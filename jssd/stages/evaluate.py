@@ -1,0 +1,230 @@
+"""Stage evaluate: pass@k of base and student at each decoding, and their paired differences, into `eval/`."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import numpy as np
+
+from jssd.config import DecodeConfig, EvalConfig, PromptsConfig
+from jssd.data import prompts, samples
+from jssd.evals import benchmarks, grading, passk, sandbox
+from jssd.metrics import Writer
+from jssd.sampling.engine import Sampling
+from jssd.stages import context, drawing
+from jssd.stages.context import Run
+from jssd.stages.sample import to_problems
+from jssd.weights.fingerprint import fingerprint
+
+MODELS = ("base", "student")
+
+
+def run(run: Run) -> None:
+    """Draws, grades and scores what is missing, then compares."""
+    config = run.config.evaluate
+    settings = context.section(run.config, "model", "evaluate")["evaluate"] | {"student": "export"}
+    context.freeze_settings(run.workdir / "eval", settings)
+    comparisons = run.workdir / "eval" / "comparisons.json"
+    if comparisons.exists():
+        return
+    box = sandbox.open_sandbox(config.sandbox)
+    tasks = {name: _tasks(name, config) for name in config.benchmarks}
+    with run.writer("eval") as writer:
+        writer.line(f"sandbox: {box.describe()}")
+        for model in MODELS:
+            _draw(run, model, tasks, writer)
+        for model, name, law in _cells(config):
+            _grade(run, model, name, law, tasks[name], box, writer)
+    context.write_json(comparisons, _compare(run))
+
+
+def cell(workdir: pathlib.Path, benchmark: str, decode: str, model: str) -> pathlib.Path:
+    """The folder of one model's completions for one benchmark at one decoding."""
+    return workdir / "eval" / benchmark / decode / model
+
+
+def _cells(config: EvalConfig) -> list[tuple[str, str, DecodeConfig]]:
+    return [
+        (model, name, law)
+        for model in MODELS
+        for name in config.benchmarks
+        for law in config.decodes
+        if model in law.models
+    ]
+
+
+def _tasks(name: str, config: EvalConfig) -> list[benchmarks.Task]:
+    tasks = (
+        benchmarks.load(name, benchmarks.SPLITS[name][0])
+        if name in benchmarks.SPLITS
+        else benchmarks.load(name, "")
+    )
+    return tasks[: config.limit] if config.limit else tasks
+
+
+def _num_samples(config: EvalConfig, law: DecodeConfig) -> int:
+    """Greedy draws are all alike: one is enough."""
+    return config.n if law.temperature > 0 else 1
+
+
+def _draw(run: Run, model: str, tasks: dict[str, list[benchmarks.Task]], writer: Writer) -> None:
+    config = run.config.evaluate
+    open_cells = [
+        (cell(run.workdir, name, law.name, model), name, law)
+        for who, name, law in _cells(config)
+        if who == model and not drawing.part(cell(run.workdir, name, law.name, model)).exists()
+    ]
+    if not open_cells:
+        return
+    folder = run.base_folder() if model == "base" else run.workdir / "export"
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"{folder} does not exist. Run stages sft and export before evaluate."
+        )
+    tokenizer = run.tokenizer()
+    words = PromptsConfig(template=config.template)
+    asked = {name: prompts.build(to_problems(tasks[name]), words, tokenizer) for name in tasks}
+    longest = max(len(prompt.token_ids) for some in asked.values() for prompt in some)
+    with jax.set_mesh(run.mesh):
+        cfg, params = run.load(folder)
+        name_of_weights = fingerprint(params)
+    drawer = drawing.Drawer(
+        context.for_decoding(params, run.mesh), cfg, tokenizer, run.config.engine,
+        fingerprint=name_of_weights, longest=longest + config.max_new_tokens,
+        dtype=context.as_dtype(run.config.model.compute_dtype),
+    )  # fmt: skip
+    for place, name, law in open_cells:
+        writer.line(f"{model} on {name} at {law.name}")
+        drawer.draw(
+            drawing.part(place),
+            drawing.mine(asked[name]),
+            Sampling(law.temperature, law.top_k, law.top_p, law.min_p),
+            n=_num_samples(config, law),
+            max_new_tokens=config.max_new_tokens,
+            seed=config.seed,
+            writer=writer,
+            keep_support=False,
+        )
+
+
+def _grade(
+    run: Run, model: str, name: str, law: DecodeConfig, tasks, box: sandbox.Sandbox, writer: Writer
+) -> None:
+    config, place = run.config.evaluate, cell(run.workdir, name, law.name, model)
+    if (place / "scores.json").exists():
+        return
+    drawn = samples.read_folder(place)
+    by_id = {task.id: task for task in tasks}
+    with writer.progress(len(drawn), f"grade {name} {law.name} {model}") as advance:
+        done = 0
+
+        def on_done(count: int) -> None:
+            nonlocal done
+            advance(count - done)
+            done = count
+
+        grades = grading.grade_many(
+            [by_id[record.prompt_id] for record in drawn],
+            [record.text for record in drawn],
+            sandbox=box,
+            workers=config.workers,
+            timeout=config.timeout,
+            memory_mb=config.memory_mb,
+            on_done=on_done,
+        )
+    rows = [
+        {
+            "task_id": record.prompt_id,
+            "sample": record.sample,
+            "verdict": grade.verdict,
+            "detail": grade.detail,
+            "finish_reason": record.finish_reason,
+            "num_tokens": len(record.token_ids),
+            "text": record.text,
+        }
+        for record, grade in zip(drawn, grades)
+    ]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    context.write_text(place / "completions.jsonl", lines)
+    scores = _scores(rows, config) | {
+        "benchmark": name,
+        "decode": dataclasses.asdict(law),
+        "model": model,
+        "sandbox": box.describe(),
+        "fingerprint": drawn[0].fingerprint,
+    }
+    context.write_json(place / "scores.json", scores)
+    best = scores["pass_at"]["1"]
+    writer.line(
+        f"{model} on {name} at {law.name}: pass@1 {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}]"
+    )
+
+
+def _scores(rows: list[dict], config: EvalConfig) -> dict:
+    problems = sorted({row["task_id"] for row in rows})
+    count = {problem: [0, 0] for problem in problems}
+    verdicts: dict[str, int] = {}
+    for row in rows:
+        count[row["task_id"]][0] += 1
+        count[row["task_id"]][1] += row["verdict"] == "passed"
+        verdicts[row["verdict"]] = verdicts.get(row["verdict"], 0) + 1
+    n, c = np.array([count[problem] for problem in problems]).T
+    ks = [k for k in sorted({1, *config.ks}) if k <= n.min()]
+    return {
+        "n": int(n.min()),
+        "problems": len(problems),
+        "pass_at": {
+            str(k): dataclasses.asdict(
+                passk.mean_interval(
+                    passk.pass_at_k(n, c, k), resamples=config.bootstrap, seed=config.seed
+                )
+            )
+            for k in ks
+        },
+        "verdicts": verdicts,
+        "mean_tokens": float(np.mean([row["num_tokens"] for row in rows])),
+        "truncated": float(np.mean([row["finish_reason"] == "length" for row in rows])),
+        "per_problem": [{"id": p, "n": int(a), "c": int(b)} for p, a, b in zip(problems, n, c)],
+    }
+
+
+def _compare(run: Run) -> list[dict]:
+    """Student minus base by problem: at the same decoding, and each at its own."""
+    config = run.config.evaluate
+    pairs = [
+        ("same", law.name, law.name) for law in config.decodes if set(MODELS) <= set(law.models)
+    ]
+    if config.base_decode:
+        pairs.append(("own", config.base_decode, config.student_decode))
+    rows = []
+    for name in config.benchmarks:
+        for kind, base_decode, student_decode in pairs:
+            base = context.read_json(cell(run.workdir, name, base_decode, "base") / "scores.json")
+            student = context.read_json(
+                cell(run.workdir, name, student_decode, "student") / "scores.json"
+            )
+            for k in sorted(set(base["pass_at"]) & set(student["pass_at"]), key=int):
+                gap = passk.paired_difference(
+                    _per_problem(student, int(k)), _per_problem(base, int(k)),
+                    resamples=config.bootstrap, seed=config.seed,
+                )  # fmt: skip
+                rows.append(
+                    {
+                        "benchmark": name,
+                        "k": int(k),
+                        "kind": kind,
+                        "base_decode": base_decode,
+                        "student_decode": student_decode,
+                        "base": base["pass_at"][k],
+                        "student": student["pass_at"][k],
+                        "difference": dataclasses.asdict(gap),
+                        "verdict": gap.verdict,
+                    }
+                )
+    return rows
+
+
+def _per_problem(scores: dict, k: int) -> np.ndarray:
+    rows = scores["per_problem"]
+    return passk.pass_at_k([row["n"] for row in rows], [row["c"] for row in rows], k)

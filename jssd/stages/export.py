@@ -1,0 +1,52 @@
+"""Stage export: the trained weights as an ordinary Hugging Face folder, `export/`."""
+
+import jax
+
+from jssd.model import transformer
+from jssd.stages.context import Run, as_dtype, section
+from jssd.stages import context
+from jssd.weights import hf
+from jssd.weights.checkpoint import Checkpointer
+
+
+def run(run: Run) -> None:
+    """Exports the last checkpoint. Finds `export/` complete and returns when it was done before."""
+    config, folder = run.config, run.workdir / "export"
+    context.freeze_settings(run.workdir / "train", section(config, "filter", "train"))
+    if folder.exists():
+        return
+    source = run.base_folder()
+    cfg = context_config(source)
+    with (
+        jax.set_mesh(run.mesh),
+        Checkpointer(run.workdir / "checkpoints", keep_last=config.train.keep_last) as saved,
+    ):
+        step = saved.latest_step()
+        if step is None or step < config.train.num_steps:
+            raise ValueError(
+                f"{run.workdir}/checkpoints stands at step {step or 0} of train.num_steps={config.train.num_steps}. "
+                "Run stage sft first."
+            )
+        like = transformer.abstract_params(cfg, as_dtype(config.train.param_dtype))
+        params = saved.restore_params("latest", like)
+        hf.save(
+            folder,
+            params,
+            cfg,
+            source_folder=source,
+            temperature=config.export.temperature,
+            top_k=config.export.top_k,
+            top_p=config.export.top_p,
+            dtype=as_dtype(config.export.dtype),
+            shard_bytes=config.export.shard_bytes,
+            name=f"{config.name or 'jssd'} student",
+            base_model=config.model.path if not source.samefile(config.model.path) else "",
+        )
+    print(f"exported step {step} to {folder}", flush=True)
+
+
+def context_config(folder):
+    """The architecture of a Hugging Face folder."""
+    from jssd.model import config as model_config
+
+    return model_config.from_hf(hf.read_config(folder))

@@ -1,0 +1,61 @@
+"""Stage sample: draws one answer per prompt from the frozen model into `samples/`."""
+
+import jax
+
+from jssd.data import filters, prompts, samples
+from jssd.evals import benchmarks
+from jssd.sampling.engine import Sampling
+from jssd.stages import context, drawing
+from jssd.stages.context import Run
+from jssd.weights.fingerprint import fingerprint
+
+
+def run(run: Run) -> None:
+    """Draws what is missing. Finds `samples/stats.json` and returns when all was drawn before."""
+    config, folder = run.config, run.workdir / "samples"
+    context.freeze_settings(folder, context.section(config, "model", "prompts", "sampling"))
+    if (folder / "stats.json").exists():
+        return
+    with run.writer("samples") as writer:
+        tokenizer = run.tokenizer()
+        problems, counts = prompts.select(_problems(config.prompts), config.prompts)
+        asked = prompts.build(problems, config.prompts, tokenizer)
+        counts["prompts"] = len(asked)
+        writer.line("prompts: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+
+        law = config.sampling
+        longest = max(len(prompt.token_ids) for prompt in asked) + law.max_new_tokens
+        with jax.set_mesh(run.mesh):
+            cfg, params = run.load(run.base_folder())
+            name = fingerprint(params)
+        drawer = drawing.Drawer(
+            context.for_decoding(params, run.mesh), cfg, tokenizer, config.engine,
+            fingerprint=name, longest=longest, dtype=context.as_dtype(config.model.compute_dtype),
+        )  # fmt: skip
+        drawer.draw(
+            drawing.part(folder),
+            drawing.mine(asked),
+            Sampling(law.temperature, law.top_k, law.top_p, law.min_p),
+            n=law.n,
+            max_new_tokens=law.max_new_tokens,
+            seed=law.seed,
+            writer=writer,
+        )
+        stats = filters.stats(samples.read_folder(folder))
+        writer.line(filters.describe(stats))
+        context.write_json(
+            folder / "stats.json", {"prompts": counts, "samples": stats, "fingerprint": name}
+        )
+
+
+def _problems(config) -> list[prompts.Problem]:
+    """The problems of `config.source`; "tasks:SPLIT" is a benchmark of our own."""
+    name, _, split = config.source.partition(":")
+    if name not in benchmarks.SPLITS:
+        return prompts.read(config)
+    return to_problems(benchmarks.load(name, split))
+
+
+def to_problems(tasks: list[benchmarks.Task]) -> list[prompts.Problem]:
+    """Benchmark tasks as problems to ask, their tests left behind."""
+    return [prompts.Problem(task.id, task.statement, task.starter_code) for task in tasks]

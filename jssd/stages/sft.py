@@ -1,0 +1,98 @@
+"""Stage sft: fine-tunes the base model on its own raw samples, into `checkpoints/`."""
+
+import jax
+
+from jssd.data import filters, pipeline, samples
+from jssd.stages import context
+from jssd.stages.context import Run
+from jssd.train import loop
+from jssd.train.optimizer import make_optimizer
+from jssd.train.step import abstract_state, init_state, make_train_step
+from jssd.weights.checkpoint import Checkpointer
+from jssd.weights.fingerprint import fingerprint
+
+
+def run(run: Run) -> None:
+    """Trains from the newest checkpoint, or from the base, up to `train.num_steps`."""
+    config = run.config
+    context.freeze_settings(run.workdir / "train", context.section(config, "filter", "train"))
+    drawn = samples.read_folder(run.workdir / "samples")
+    with run.writer("train") as writer, jax.set_mesh(run.mesh):
+        cfg, params = run.load(run.base_folder(), config.train.param_dtype)
+        name = fingerprint(run.load(run.base_folder())[1])
+        _check_origin(drawn, name, config.train.allow_foreign_samples)
+        batches = _batches(run, drawn, writer)
+
+        optimizer = make_optimizer(config.train)
+        with Checkpointer(
+            run.workdir / "checkpoints",
+            keep_last=config.train.keep_last,
+            meta={"fingerprint": name},
+        ) as checkpointer:
+            restored = checkpointer.restore_latest(abstract_state(params, optimizer))
+            if restored is None:
+                state = init_state(params, optimizer)
+            else:
+                state, position, meta = restored
+                if meta["fingerprint"] != name:
+                    raise ValueError(
+                        f"{run.workdir}/checkpoints was trained from weights {meta['fingerprint']}, model.path gives "
+                        f"{name}. Use a fresh --workdir or the first model."
+                    )
+                batches.set_state(position)
+            del params  # The state owns them; its first step donates them.
+            writer.resume(int(state.step))
+            loop.train(
+                state,
+                batches,
+                make_train_step(
+                    cfg, optimizer, config.train, context.as_dtype(config.model.compute_dtype)
+                ),
+                cfg=cfg,
+                num_steps=config.train.num_steps,
+                log_every=config.train.log_every,
+                save_every=config.train.save_every,
+                writer=writer,
+                checkpointer=checkpointer,
+                grad_accum=config.train.grad_accum,
+            )
+
+
+def _check_origin(drawn: list[samples.Sample], name: str, allowed: bool) -> None:
+    """Refuses samples that other weights drew: self-distillation trains a model on its own answers."""
+    foreign = sorted({sample.fingerprint for sample in drawn} - {name})
+    if foreign and not allowed:
+        raise ValueError(
+            f"samples were drawn by weights {', '.join(foreign)}, but model.path holds {name}. Sample again, or set "
+            "train.allow_foreign_samples=True if you mean to distil another model."
+        )
+
+
+def _batches(run: Run, drawn: list[samples.Sample], writer) -> pipeline.Batches:
+    config = run.config
+    kept, counts = filters.apply(drawn, config.filter)
+    stats = filters.stats(kept)
+    told = ", ".join(
+        f"{name} {count['dropped']}" for name, count in counts.items() if name != "read"
+    )
+    writer.line(f"filters dropped: {told or 'nothing'}; {len(kept)} of {len(drawn)} samples left")
+    eos_id = run.tokenizer().eos_id if config.filter.truncated == "keep" else None
+    batches = pipeline.Batches(
+        pipeline.from_samples(kept, eos_id),
+        seq_len=config.train.seq_len,
+        global_batch_size=config.train.global_batch_size,
+        seed=config.train.seed,
+        packing=config.train.packing,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    report = batches.report()
+    writer.line(
+        f"an epoch is {report['batches_per_epoch']:.1f} batches, rows are {report['pack_efficiency']:.0%} full, "
+        f"{report['loss_tokens_per_batch']:.0f} response tokens a batch"
+    )
+    context.write_json(
+        run.workdir / "data" / "stats.json",
+        {"filters": counts, "samples": stats, "batches": report},
+    )
+    return batches
