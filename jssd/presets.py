@@ -1,0 +1,54 @@
+"""What the files in `configs/` share: the variants that `--config=file.py:variant` can name."""
+
+import dataclasses
+
+from jssd.config import Config
+
+VARIANTS = ("", "smoke")
+
+
+def variant(config: Config, name: str) -> Config:
+    """`config` itself for "", or a copy that only shrinks for "smoke".
+
+    A smoke run asks the same model in the same words and by the same laws; it asks fewer problems
+    for shorter answers and takes fewer, smaller steps. Raises ValueError for any other name.
+    """
+    if name not in VARIANTS:
+        raise ValueError(
+            f"variant={name!r} of {config.name} is unknown. Leave it out, or write ':smoke'."
+        )
+    return _smoke(config) if name else config
+
+
+def _smoke(config: Config) -> Config:
+    train, evaluate = config.train, config.evaluate
+    num_steps = min(train.num_steps, 4)
+    limit = lambda value, most: min(value or most, most)  # 0 means all.
+    return dataclasses.replace(
+        config,
+        name=f"{config.name}-smoke",
+        seeds=1,
+        prompts=dataclasses.replace(config.prompts, limit=limit(config.prompts.limit, 8), repeat=1),
+        sampling=dataclasses.replace(
+            config.sampling, max_new_tokens=min(config.sampling.max_new_tokens, 64), n=1
+        ),
+        engine=dataclasses.replace(config.engine, slots=min(config.engine.slots, 8)),
+        train=dataclasses.replace(
+            train,
+            num_steps=num_steps,
+            warmup_steps=min(train.warmup_steps, 1),
+            save_every=min(train.save_every, 2),
+            global_batch_size=min(train.global_batch_size, 8),
+            grad_accum=1,
+            seq_len=min(train.seq_len, 4096),  # Competition problems take over a thousand.
+            loss_chunk=min(train.loss_chunk, 256),
+        ),
+        evaluate=dataclasses.replace(
+            evaluate,
+            n=min(evaluate.n, 2),
+            ks=tuple(k for k in evaluate.ks if k <= min(evaluate.n, 2)) or (1,),
+            limit=limit(evaluate.limit, 4),
+            max_new_tokens=min(evaluate.max_new_tokens, 64),
+            bootstrap=min(evaluate.bootstrap, 200),
+        ),
+    )
