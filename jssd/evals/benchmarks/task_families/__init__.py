@@ -1,6 +1,7 @@
 """The texts the small tasks are made from, and which families are held out."""
 
 from jssd.evals.benchmarks.task_families import (
+    basics,
     characters,
     choices,
     dicts,
@@ -16,6 +17,7 @@ from jssd.evals.benchmarks.task_families import (
 )
 
 _MODULES = (
+    basics,
     numbers,
     ranges,
     units,
@@ -38,13 +40,14 @@ HELDOUT_FAMILIES = frozenset(
     {
         "calendar",
         "change_every_number",
+        "comparing_numbers",
+        "containing",
         "counted_numbers",
         "counts_against_limit",
         "counts_by_sign",
         "dict_views",
         "drawing",
         "extreme_places",
-        "fibonacci",
         "joining_lists",
         "list_averages",
         "list_extremes",
@@ -53,15 +56,16 @@ HELDOUT_FAMILIES = frozenset(
         "looking_up",
         "names_of_things",
         "number_bases",
-        "numbers_on_several_lines",
         "padding",
         "records",
         "rectangles",
         "repeating_strings",
-        "saving_and_growth",
+        "sizes_of_things",
         "splitting_text",
         "squares_of_lists",
         "triangles",
+        "two_numbers",
+        "two_numbers_on_one_line",
         "until_the_end",
     }
 )

@@ -2,7 +2,7 @@
 
 TEXT = r"""
 ## characters_and_positions
-letter_position(letter)
+alphabet_position(letter)
 Return the position of a lower case letter in the alphabet, where "a" has position 1 and "z" has
 position 26.
     return ord(letter) - ord("a") + 1
@@ -14,12 +14,12 @@ is never "z".
     return chr(ord(letter) + 1)
 ? "a" | "c" | "y" | "m"
 
-where_is(s, letter)
+find_character(s, letter)
 Return the index of the first occurrence of letter in the string s, or -1 if it does not occur.
     return s.find(letter)
 ? "banana", "n" | "", "x" | "hello", "z" | "abc", "a"
 
-characters(s)
+string_to_list(s)
 Return a list of the characters of the string s, in order.
     return list(s)
 ? "abc" | "" | "x y" | "hello"

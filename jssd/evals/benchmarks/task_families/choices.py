@@ -23,7 +23,7 @@ Read one non-negative integer. Print "even" if it is even, otherwise print "odd"
 ? "2\n" | "7\n" | "0\n" | "99\n"
 
 ## divisibility
-divides(a, b)
+is_divisor(a, b)
 Return True if the positive integer b is divisible by the positive integer a, otherwise False.
     return b % a == 0
 ? 3, 6 | 2, 7 | 5, 5 | 8, 4
@@ -38,7 +38,7 @@ Return True if the last decimal digit of the non-negative integer n is 0, otherw
     return n % 10 == 0
 ? 10 | 7 | 0 | 101
 
-leap_year(year)
+is_leap(year)
 Return True if the year is a leap year, otherwise False. A leap year is divisible by 4, but not by
 100 unless it is also divisible by 400.
     return year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
@@ -77,7 +77,7 @@ Return True if x is at least low and at most high, otherwise False.
     return low <= x <= high
 ? 5, 0, 10 | -1, 0, 10 | 10, 0, 10 | 11, 0, 10
 
-limit_to(x, low, high)
+clamp_value(x, low, high)
 Return low if x is smaller than low, high if x is larger than high, and x otherwise.
     return max(low, min(x, high))
 ? 5, 0, 10 | -1, 0, 10 | 99, 0, 10 | 3, 3, 3

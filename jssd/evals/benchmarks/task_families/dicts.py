@@ -2,7 +2,7 @@
 
 TEXT = r"""
 ## looking_up
-value_or_zero(d, key)
+get_value_or_zero(d, key)
 Return the value of the key in the dictionary d, or 0 if the key is missing.
     return d.get(key, 0)
 ? {"a": 1, "b": 2}, "a" | {}, "x" | {"a": 5}, "b" | {"k": 7}, "k"
@@ -23,39 +23,39 @@ Return True if some key of the dictionary d has the given value, otherwise False
 ? {"a": 1, "b": 2}, 2 | {}, 0 | {"a": 5}, 4 | {"k": "v"}, "v"
 
 ## dict_views
-sorted_keys(d)
+get_sorted_keys(d)
 Return a sorted list of the keys of the dictionary d.
     return sorted(d.keys())
 ? {"b": 1, "a": 2} | {} | {"z": 0} | {"c": 1, "a": 1, "b": 1}
 
-values_list(d)
+get_values(d)
 Return a list of the values of the dictionary d, in their order in the dictionary.
     return list(d.values())
 ? {"b": 1, "a": 2} | {} | {"z": 0} | {"c": "x", "a": "y"}
 
-number_of_keys(d)
+count_keys(d)
 Return how many keys the dictionary d has.
     return len(d)
 ? {"b": 1, "a": 2} | {} | {"z": 0} | {"c": 1, "a": 1, "b": 1}
 
-pairs_of(d)
+get_pairs(d)
 Return a list that holds one list [key, value] for every key of the dictionary d, in their order
 in the dictionary.
     return [[key, value] for key, value in d.items()]
 ? {"b": 1, "a": 2} | {} | {"z": 0} | {"c": "x", "a": "y"}
 
 ## dict_numbers
-total_of_values(d)
+sum_of_values(d)
 Return the sum of the values of the dictionary d. All values are numbers.
     return sum(d.values())
 ? {"a": 1, "b": 2} | {} | {"z": 10} | {"p": -1, "q": 1, "r": 5}
 
-largest_value(d)
+max_value_in_dict(d)
 Return the largest value of the non-empty dictionary d. All values are numbers.
     return max(d.values())
 ? {"a": 1, "b": 2} | {"z": 10} | {"p": -1, "q": -5} | {"x": 3, "y": 3}
 
-key_of_largest(d)
+key_with_max_value(d)
 Return the key that has the largest value in the non-empty dictionary d. No two values are equal.
     return max(d, key=d.get)
 ? {"a": 1, "b": 2} | {"z": 10} | {"p": -1, "q": -5} | {"x": 3, "y": 9, "w": 5}
@@ -96,7 +96,7 @@ Return a dictionary that tells for every item of the list how often it occurs.
     return counts
 ? ["a", "b", "a"] | [] | ["x"] | ["p", "p", "p", "q"]
 
-letter_counts(s)
+count_characters(s)
 Return a dictionary that tells for every character of the string s how often it occurs.
     return {char: s.count(char) for char in s}
 ? "hello" | "" | "aaa" | "a b"
@@ -155,14 +155,14 @@ Return a new dictionary with the same keys as d in which every value is multipli
 ? {"a": 1, "b": -5} | {} | {"z": 0} | {"y": 8, "x": 9}
 
 ## records
-names_of(people)
+get_names(people)
 Every person is a dictionary with the keys "name" and "age". Return a list of the names, in the
 same order.
     return [person["name"] for person in people]
 ? [{"name": "Ann", "age": 5}, {"name": "Bob", "age": 7}] | [] | [{"name": "Cy", "age": 1}]
 ? [{"name": "Z", "age": 2}, {"name": "Y", "age": 2}]
 
-adults(people)
+get_adults(people)
 Every person is a dictionary with the keys "name" and "age". Return a list of the names of those
 who are at least 18 years old, in the same order.
     return [person["name"] for person in people if person["age"] >= 18]
@@ -175,7 +175,7 @@ Every person is a dictionary with the keys "name" and "age". Return the sum of t
 ? [{"name": "Ann", "age": 5}, {"name": "Bob", "age": 18}] | [] | [{"name": "Cy", "age": 17}]
 ? [{"name": "Z", "age": 20}, {"name": "Y", "age": 40}]
 
-oldest(people)
+oldest_person(people)
 Every person is a dictionary with the keys "name" and "age". Return the name of the oldest
 person. The list is not empty, and no two ages are equal.
     return max(people, key=lambda person: person["age"])["name"]

@@ -2,33 +2,33 @@
 
 TEXT = r"""
 ## change_every_number
-double_each(numbers)
+double_numbers(numbers)
 Return a new list with every number of the list multiplied by 2.
     return [number * 2 for number in numbers]
 ? [1, 2] | [] | [-3, 5] | [10]
 
-add_to_each(numbers, amount)
+add_to_all(numbers, amount)
 Return a new list with amount added to every number of the list.
     return [number + amount for number in numbers]
 ? [1, 2], 3 | [], 1 | [-3, 5], -1 | [10], 5
 
-square_each(numbers)
+square_numbers(numbers)
 Return a new list with the square of every number of the list.
     return [number * number for number in numbers]
 ? [1, 2] | [] | [-3, 5] | [10]
 
-negate_each(numbers)
+negate_numbers(numbers)
 Return a new list in which every number of the list has its sign changed.
     return [-number for number in numbers]
 ? [1, 2] | [] | [-3, 5] | [10]
 
 ## convert_every_item
-to_strings(numbers)
+convert_to_strings(numbers)
 Return a list with every integer of the list converted to a string.
     return [str(number) for number in numbers]
 ? [1, 2] | [] | [-3, 50] | [0]
 
-to_integers(strings)
+convert_to_integers(strings)
 Return a list with every string of the list converted to an integer.
     return [int(string) for string in strings]
 ? ["1", "2"] | [] | ["-3", "50"] | ["007"]
@@ -44,12 +44,12 @@ Return a list with the absolute value of every number of the list.
 ? [1, -2] | [] | [-3, 50, 0] | [-7]
 
 ## keep_some_numbers
-keep_even(numbers)
+filter_even_numbers(numbers)
 Return a list of the even integers of the list, in the same order.
     return [number for number in numbers if number % 2 == 0]
 ? [1, 2, 4] | [] | [3, 5] | [0, 7, -2]
 
-keep_multiples(numbers, k)
+filter_multiples(numbers, k)
 Return a list of the integers of the list that are divisible by k, in the same order.
     return [number for number in numbers if number % k == 0]
 ? [1, 2, 4, 6], 2 | [], 3 | [3, 5, 10], 5 | [7, 8], 10
@@ -68,12 +68,12 @@ its own line. At least one of them is even.
 ? "1 2 3 4\n" | "8\n" | "5 10\n" | "6 7 6\n"
 
 ## keep_by_size
-keep_positive(numbers)
+filter_positive_numbers(numbers)
 Return a list of the numbers of the list that are larger than zero, in the same order.
     return [number for number in numbers if number > 0]
 ? [1, -2, 4] | [] | [0, -5] | [3, 2]
 
-keep_larger_than(numbers, limit)
+filter_greater_than(numbers, limit)
 Return a list of the numbers of the list that are larger than limit, in the same order.
     return [number for number in numbers if number > limit]
 ? [1, 5, 3], 2 | [], 0 | [4, 4], 4 | [9, 10, 11], 8
@@ -95,7 +95,7 @@ Return a new list without any items that are equal to value.
     return [item for item in items if item != value]
 ? [1, 2, 1], 1 | [], 3 | ["a", "b"], "c" | [5, 5], 5
 
-remove_empty(words)
+remove_empty_strings(words)
 Return a new list without the empty strings of the list.
     return [word for word in words if word]
 ? ["a", "", "b"] | [] | [""] | ["x", "y"]
@@ -105,19 +105,19 @@ Return a new list without the items that are None.
     return [item for item in items if item is not None]
 ? [1, None, 2] | [] | [None] | [0, None, ""]
 
-unique_items(items)
+remove_duplicate_items(items)
 Return a new list in which every item of the list occurs only once, in the order of first
 occurrence.
     return list(dict.fromkeys(items))
 ? [1, 2, 1, 3, 2] | [] | ["b", "a", "b"] | [4]
 
 ## ends_of_lists
-first_item(items)
+get_first_element(items)
 Return the first item of the list. The list is never empty.
     return items[0]
 ? [3, 4] | ["x"] | [9, 8, 7] | [[1], [2]]
 
-final_item(items)
+get_last_element(items)
 Return the last item of the list. The list is never empty.
     return items[-1]
 ? [3, 4] | ["x"] | [9, 8, 7] | [[1], [2]]
@@ -133,7 +133,7 @@ Return the first item of the list, or None if the list is empty.
 ? [3, 4] | [] | ["x"] | [9, 8, 7]
 
 ## parts_of_lists
-take_first(items, n)
+first_n_items(items, n)
 Return a list of the first n items of the list, or the whole list if it has fewer than n items.
     return items[:n]
 ? [1, 2, 3], 2 | [], 1 | ["a"], 5 | [4, 5], 0
@@ -143,7 +143,7 @@ Return a list of all items of the list except the first n.
     return items[n:]
 ? [1, 2, 3], 2 | [], 1 | ["a"], 5 | [4, 5], 0
 
-take_last(items, n)
+last_n_items(items, n)
 Return a list of the last n items of the list. The integer n is at least 1 and at most the
 length of the list.
     return items[-n:]
@@ -177,7 +177,7 @@ Return a list with two lists: the first half and the second half of a list whose
 ? [1, 2] | [] | ["a", "b", "c", "d"] | [4, 5, 6, 7, 8, 9]
 
 ## reversing_and_turning
-backwards(items)
+reverse_items(items)
 Return a new list with the items of the list in reverse order.
     return items[::-1]
 ? [1, 2, 3] | [] | ["a", "b"] | [5, 5, 4]
@@ -200,12 +200,12 @@ spaces.
 ? "a b c\n" | "hello\n" | "one two\n" | "1 2 3 4\n"
 
 ## sorting_lists
-sort_up(numbers)
+sort_numbers(numbers)
 Return a new list with the numbers sorted from smallest to largest.
     return sorted(numbers)
 ? [3, 1, 2] | [] | [5, -1] | [2, 2, 1]
 
-sort_down(numbers)
+sort_numbers_descending(numbers)
 Return a new list with the numbers sorted from largest to smallest.
     return sorted(numbers, reverse=True)
 ? [3, 1, 2] | [] | [-1, 5] | [2, 1, 2]

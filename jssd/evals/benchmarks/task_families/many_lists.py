@@ -2,7 +2,7 @@
 
 TEXT = r"""
 ## joining_lists
-join_lists(a, b)
+merge_two_lists(a, b)
 Return one list with all items of a followed by all items of b.
     return a + b
 ? [1], [2] | [], [3] | [1, 2], [] | ["x"], ["y", "z"]
@@ -58,14 +58,8 @@ Return a list in which every item is the sum of all numbers of the list up to th
     return totals
 ? [1, 2, 3] | [] | [5] | [3, -1, 4]
 
-largest_so_far(numbers)
-Return a list in which every item is the largest number of the list up to that index. For
-[2, 1, 3] the result is [2, 2, 3].
-    return [max(numbers[: i + 1]) for i in range(len(numbers))]
-? [2, 1, 3] | [] | [5] | [3, -1, 4, 4, 0]
-
 ## shared_items
-shared_items(a, b)
+common_items(a, b)
 Return a sorted list of the integers that occur in both lists. Each is listed once.
     return sorted(set(a) & set(b))
 ? [1, 2, 3], [2, 3, 4] | [], [1] | [5, 5], [5] | [1], [2]
@@ -86,7 +80,7 @@ Return True if every item of list a also occurs in list b, otherwise False.
 ? [1, 2], [2, 1, 3] | [], [] | [5, 6], [5] | ["x"], []
 
 ## nested_lists
-flatten(lists)
+flatten_list(lists)
 The argument is a list of lists. Return one list with all their items in order.
     return [item for inner in lists for item in inner]
 ? [[1, 2], [3]] | [] | [[], ["a"]] | [[5], [], [6, 7]]
@@ -121,9 +115,4 @@ index_list(items)
 Return a list of all valid non-negative indexes of the list, in increasing order.
     return list(range(len(items)))
 ? ["a", "b"] | [] | [5] | [7, 7, 7, 7]
-
-identity_rows(n)
-Return a list of n lists with n numbers each. Row i holds 1 at index i and 0 everywhere else.
-    return [[int(i == j) for j in range(n)] for i in range(n)]
-? 2 | 1 | 0 | 3
 """

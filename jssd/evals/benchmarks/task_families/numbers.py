@@ -2,19 +2,19 @@
 
 TEXT = r"""
 ## two_numbers
-twice_the_sum(a, b)
-Return two times the sum of the numbers a and b.
-    return 2 * (a + b)
+add_two_numbers(a, b)
+Return the sum of the two numbers a and b.
+    return a + b
 ? 1, 2 | 0, 0 | -3, 1 | 10, 5
 
-sum_minus_one(a, b)
-Return the sum of a and b, decreased by 1.
-    return a + b - 1
+subtract_numbers(a, b)
+Subtract b from a and return the result.
+    return a - b
 ? 4, 5 | 0, 0 | -2, 1 | 1, 1
 
-product_plus_sum(a, b)
-Return the product of a and b plus the sum of a and b.
-    return a * b + a + b
+multiply_numbers(a, b)
+Return the product of the two numbers a and b.
+    return a * b
 ? 2, 3 | 0, 4 | -1, 5 | 6, 6
 
 sum_of_two_squares(a, b)
@@ -49,7 +49,7 @@ Return n plus 10.
     return n + 10
 ? 0 | 5 | -10 | 32
 
-minus_seven(n)
+subtract_seven(n)
 Return n minus 7.
     return n - 7
 ? 0 | 7 | 20 | -3
@@ -59,18 +59,18 @@ Return three times the number n.
     return 3 * n
 ? 0 | 4 | -2 | 11
 
-next_but_one(n)
+add_two(n)
 Return the integer that is two larger than n.
     return n + 2
 ? 0 | 9 | -2 | 41
 
 ## halves_and_signs
-half_of(x)
+half(x)
 Return one half of the number x, as a float.
     return x / 2
 ? 4 | 7 | 0 | -3
 
-opposite(x)
+negate(x)
 Return the number x with its sign changed.
     return -x
 ? 5 | -8 | 0 | 2.5
@@ -107,12 +107,12 @@ Return the number that is exactly halfway between a and b, as a float.
 ? 0, 10 | 1, 2 | -4, 4 | 7, 7
 
 ## larger_smaller
-larger_number(a, b)
+get_maximum(a, b)
 Return the larger of the two numbers a and b.
     return max(a, b)
 ? 3, 8 | 9, 2 | -5, -1 | 4, 4
 
-smaller_number(a, b)
+get_minimum(a, b)
 Return the smaller of the two numbers a and b.
     return min(a, b)
 ? 3, 8 | 9, 2 | -5, -1 | 4, 4
@@ -133,7 +133,7 @@ Return the last decimal digit of the non-negative integer n, as an integer.
     return n % 10
 ? 123 | 5 | 0 | 70 | 999
 
-drop_last_digit(n)
+remove_last_digit(n)
 Return the non-negative integer n without its last decimal digit. For a one-digit number
 return 0.
     return n // 10
@@ -192,18 +192,13 @@ Return the non-negative number x without its fractional part, as an integer.
     return int(x)
 ? 2.9 | 3.0 | 0.5 | 17.25
 
-round_to_ten(n)
-Return the largest multiple of 10 that is not larger than the non-negative integer n.
-    return n // 10 * 10
-? 27 | 30 | 4 | 199
-
 ## digit_sums
-digit_total(n)
+sum_of_digits(n)
 Add up the decimal digits of the non-negative integer n and return the result.
     return sum(int(digit) for digit in str(n))
 ? 123 | 0 | 99 | 1000 | 7
 
-digit_product(n)
+product_of_digits(n)
 Return the product of the decimal digits of the positive integer n.
     result = 1
     for digit in str(n):
@@ -227,18 +222,18 @@ Return the largest decimal digit of the non-negative integer n, as an integer.
     return int(max(str(n)))
 ? 1924 | 5 | 0 | 100 | 373
 
-digit_list(n)
+get_digits(n)
 Return a list of the decimal digits of the non-negative integer n, from left to right, as
 integers.
     return [int(digit) for digit in str(n)]
 ? 123 | 0 | 505 | 70
 
-number_of_digits(n)
+count_number_of_digits(n)
 Return how many decimal digits the positive integer n has.
     return len(str(n))
 ? 123 | 5 | 1000 | 42
 
-digits_backwards(n)
+reverse_digits(n)
 Return a string with the decimal digits of the non-negative integer n in reverse order.
     return str(n)[::-1]
 ? 123 | 5 | 120 | 4455
@@ -254,7 +249,7 @@ Return the sum of all positive divisors of the positive integer n, including 1 a
     return sum(d for d in range(1, n + 1) if n % d == 0)
 ? 6 | 2 | 7 | 12 | 16
 
-smallest_factor(n)
+smallest_divisor(n)
 Return the smallest divisor of n that is larger than 1. The integer n is at least 2.
     d = 2
     while n % d != 0:
@@ -269,7 +264,7 @@ least 2.
 ? 6 | 2 | 7 | 12
 
 ## sums_to_n
-sum_up_to(n)
+sum_of_first_n(n)
 Return the sum of all integers from 1 to n, including n. For n equal to 0 return 0.
     return sum(range(1, n + 1))
 ? 1 | 5 | 10 | 0 | 100
@@ -292,7 +287,7 @@ Read one positive integer n and print the sum of all integers from 1 to n.
 ? "1\n" | "5\n" | "10\n" | "100\n"
 
 ## products_and_powers
-product_up_to(n)
+compute_factorial(n)
 Return the product of all integers from 1 to n. For n equal to 0 return 1.
     result = 1
     for i in range(1, n + 1):
@@ -305,7 +300,7 @@ Return 2 raised to the power n, where n is a non-negative integer.
     return 2**n
 ? 0 | 1 | 5 | 10
 
-raise_to(base, exponent)
+calculate_power(base, exponent)
 Return base raised to the power exponent. Both are integers and exponent is not negative.
     return base**exponent
 ? 2, 3 | 5, 0 | -2, 3 | 10, 4

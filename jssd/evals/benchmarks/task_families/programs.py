@@ -35,17 +35,16 @@ Read one line with two integers separated by a space and print their product.
     print(a * b)
 ? "1 2\n" | "-5 5\n" | "100 23\n" | "0 7\n"
 
-: print_quotient
-Read one line with two positive integers a and b separated by a space. Print a divided by b,
-rounded down to an integer.
+: print_double_plus
+Read one line with two integers a and b separated by a space. Print two times a plus b.
     a, b = map(int, input().split())
-    print(a // b)
+    print(2 * a + b)
 ? "7 2\n" | "6 3\n" | "1 5\n" | "100 7\n"
 
 : print_difference
-Read one line with two integers separated by a space. Print the absolute difference between them.
+Read one line with two integers separated by a space. Print the first one minus the second one.
     a, b = map(int, input().split())
-    print(abs(a - b))
+    print(a - b)
 ? "1 2\n" | "5 -5\n" | "100 23\n" | "7 7\n"
 
 ## numbers_on_several_lines

@@ -2,7 +2,7 @@
 
 TEXT = r"""
 ## ranges
-numbers_up_to(n)
+list_of_numbers(n)
 Return a list of the integers from 1 to n, including n. For n equal to 0 return an empty list.
     return list(range(1, n + 1))
 ? 3 | 1 | 0 | 6
@@ -24,7 +24,7 @@ Read one positive integer n and print the integers from n down to 1, each on its
 ? "3\n" | "1\n" | "5\n" | "2\n"
 
 ## stepped_ranges
-evens_up_to(n)
+even_numbers_up_to(n)
 Return a list of the even integers from 2 to n, including n when n is even.
     return list(range(2, n + 1, 2))
 ? 6 | 7 | 1 | 2
@@ -45,15 +45,10 @@ Return a list of the non-negative multiples of 5 that are smaller than n, starti
 ? 11 | 10 | 1 | 0
 
 ## times_tables
-times_table(n)
+multiplication_table(n)
 Return a list of the products of n with 1, 2, 3 and so on up to 10.
     return [n * i for i in range(1, 11)]
 ? 1 | 3 | 0 | 12
-
-table_row(n, width)
-Return a list of strings like "3 x 1 = 3" for n times 1 up to n times width.
-    return [f"{n} x {i} = {n * i}" for i in range(1, width + 1)]
-? 3, 2 | 1, 1 | 5, 3 | 2, 0
 
 : print_times_table
 Read one integer n. Print n times 1, n times 2 and so on up to n times 5, each product on its
@@ -64,13 +59,13 @@ own line.
 ? "3\n" | "1\n" | "0\n" | "12\n"
 
 ## power_lists
-squares_up_to(n)
+list_of_squares(n)
 Return a list of the squares of the integers from 1 to n. For n equal to 0 return an empty
 list.
     return [i * i for i in range(1, n + 1)]
 ? 3 | 1 | 0 | 5
 
-cubes_below(n)
+list_of_cubes(n)
 Return a list of the cubes of the integers from 0 to n - 1.
     return [i**3 for i in range(n)]
 ? 3 | 1 | 0 | 4
@@ -83,8 +78,8 @@ line.
 ? "3\n" | "1\n" | "5\n" | "2\n"
 
 ## fibonacci
-fib(n)
-Return the Fibonacci number with index n, where fib(0) is 0, fib(1) is 1, and every later
+fibonacci_number(n)
+Return the Fibonacci number with index n, where index 0 gives 0, index 1 gives 1, and every later
 number is the sum of the two before it.
     a, b = 0, 1
     for _ in range(n):
@@ -92,7 +87,7 @@ number is the sum of the two before it.
     return a
 ? 0 | 1 | 2 | 7 | 12
 
-fib_list(n)
+fibonacci_sequence(n)
 Return a list of the first n Fibonacci numbers, starting with 0 and 1. For n equal to 0 return
 an empty list.
     numbers = [0, 1]
@@ -116,16 +111,6 @@ collatz_step(n)
 Return n divided by 2 as an integer if n is even, and 3 times n plus 1 if n is odd.
     return n // 2 if n % 2 == 0 else 3 * n + 1
 ? 6 | 7 | 1 | 16
-
-collatz_length(n)
-Starting from the positive integer n, halve the number when it is even, and otherwise replace
-it by 3 times the number plus 1. Return how many steps it takes to reach 1.
-    steps = 0
-    while n != 1:
-        n = n // 2 if n % 2 == 0 else 3 * n + 1
-        steps += 1
-    return steps
-? 1 | 2 | 6 | 7
 
 halvings(n)
 Return how many times the positive integer n can be divided by 2 until the result is odd.
@@ -205,14 +190,14 @@ Return the n-th triangular number, which is n times n + 1 divided by 2, as an in
 ? 1 | 2 | 4 | 10
 
 ## common_factors
-greatest_common_factor(a, b)
+greatest_common_divisor(a, b)
 Return the largest integer that divides both positive integers a and b without remainder.
     import math
 
     return math.gcd(a, b)
 ? 12, 8 | 7, 3 | 5, 5 | 100, 75
 
-smallest_common_multiple(a, b)
+least_common_multiple(a, b)
 Return the smallest positive integer that is divisible by a and also by b. Both are positive
 integers.
     import math

@@ -45,23 +45,23 @@ Return how many characters of the string s are not spaces.
 ? "a b c" | "" | "xyz" | "   "
 
 ## change_case
-shout(s)
-Return the string s in upper case with an exclamation mark added at the end.
-    return s.upper() + "!"
+uppercase_string(s)
+Return the string s with all letters in upper case.
+    return s.upper()
 ? "hello" | "" | "Stop now" | "OK"
 
-whisper(s)
+lowercase_string(s)
 Return the string s with all letters in lower case.
     return s.lower()
 ? "HELLO" | "" | "aBc" | "Python 3"
 
-capital_first(s)
+capitalize_first_letter(s)
 Return the string s with its first character in upper case and all others unchanged. For the
 empty string return the empty string.
     return s[:1].upper() + s[1:]
 ? "hello" | "" | "aBC" | "x"
 
-flip_case(s)
+swap_letter_case(s)
 Return the string s with upper case letters turned to lower case and lower case letters turned to
 upper case.
     return s.swapcase()
@@ -112,7 +112,7 @@ Return a string with every second character of s, starting with the first charac
 ? "abcdef" | "" | "xyz" | "banana"
 
 ## reversing_strings
-backward_text(s)
+reverse_text(s)
 Return the string s in reverse order.
     return s[::-1]
 ? "abc" | "" | "xy" | "hello world"
@@ -122,7 +122,7 @@ Return the string s followed by the string s in reverse order.
     return s + s[::-1]
 ? "abc" | "" | "x" | "hello"
 
-is_mirror_text(s)
+is_palindrome_text(s)
 Return True if the string s reads the same forwards and backwards, otherwise False.
     return s == s[::-1]
 ? "aba" | "ab" | "" | "noon" | "hello"
@@ -148,7 +148,7 @@ Return the string s, then a dash "-", then the string s again.
     return s + "-" + s
 ? "ab" | "" | "x" | "hello"
 
-stars(n)
+repeat_star(n)
 Return a string of n star characters "*".
     return "*" * n
 ? 3 | 0 | 1 | 7
@@ -159,7 +159,7 @@ Return a greeting such as "Hello, Ann!" for the given name. Only the name in it 
     return f"Hello, {name}!"
 ? "Ann" | "Bob" | "" | "World"
 
-in_brackets(s)
+add_brackets(s)
 Return the string s with "[" before it and "]" after it.
     return f"[{s}]"
 ? "a" | "" | "text" | "1, 2"
@@ -181,12 +181,12 @@ otherwise False.
     return a.lower() == b.lower()
 ? "Hello", "hELLO" | "a", "b" | "", "" | "abc", "ab"
 
-same_length(a, b)
+have_same_length(a, b)
 Return True if the strings a and b have the same length, otherwise False.
     return len(a) == len(b)
 ? "abc", "xyz" | "a", "bb" | "", "" | "hello", "hell"
 
-longer_text(a, b)
+longer_string(a, b)
 Return the longer of the strings a and b. If they have the same length, return a.
     return a if len(a) >= len(b) else b
 ? "abc", "xy" | "a", "bb" | "", "" | "same", "four"
@@ -198,7 +198,7 @@ empty.
 ? "abc", "axy" | "a", "b" | "Hat", "hat" | "x", "xyz"
 
 ## starts_and_ends
-begins_with(s, prefix)
+string_starts_with(s, prefix)
 Return True if the string s begins with prefix, otherwise False.
     return s.startswith(prefix)
 ? "abc", "ab" | "abc", "b" | "a", "" | "ab", "abc"
@@ -220,22 +220,22 @@ If the string s begins with prefix, return s without that prefix. Otherwise retu
 ? "unhappy", "un" | "abc", "b" | "aab", "a" | "same", "same"
 
 ## removing_characters
-no_spaces(s)
+remove_all_spaces(s)
 Return the string s without its spaces.
     return s.replace(" ", "")
 ? "a b c" | "" | "  x" | "hello"
 
-no_vowels(s)
+remove_all_vowels(s)
 Return the lower case string s without the vowels a, e, i, o, u.
     return "".join(char for char in s if char not in "aeiou")
 ? "hello" | "" | "aeiou" | "xyz"
 
-digits_only(s)
+extract_digits(s)
 Return a string with only the digits of the string s, in the same order.
     return "".join(char for char in s if char.isdigit())
 ? "a1b22" | "" | "xyz" | "2024"
 
-remove_letter(s, letter)
+remove_character(s, letter)
 Return the string s without any occurrence of the character letter.
     return s.replace(letter, "")
 ? "banana", "a" | "", "x" | "hello", "z" | "aaa", "a"
@@ -246,7 +246,7 @@ Return the string s with every space replaced by an underscore "_".
     return s.replace(" ", "_")
 ? "a b c" | "" | "  x" | "hello"
 
-replace_letter(s, old, new)
+replace_character(s, old, new)
 Return the string s with every occurrence of the character old replaced by the character new.
     return s.replace(old, new)
 ? "banana", "a", "o" | "", "x", "y" | "hello", "z", "q" | "aaa", "a", "b"
@@ -262,7 +262,7 @@ Read one line of text. Print it with every space replaced by a dash "-".
 ? "a b c\n" | "hello\n" | "one two\n" | "1 2 3 4\n"
 
 ## kinds_of_strings
-only_digits(s)
+is_all_digits(s)
 Return True if the non-empty string s consists of digits only, otherwise False.
     return s.isdigit()
 ? "123" | "12a" | "0" | "-5" | "abc"

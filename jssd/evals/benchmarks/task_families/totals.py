@@ -2,7 +2,7 @@
 
 TEXT = r"""
 ## list_totals
-total(numbers)
+sum_of_list(numbers)
 Return the sum of all numbers in the list. For an empty list return 0.
     return sum(numbers)
 ? [1, 2, 3] | [] | [-1, 5] | [10]
@@ -26,7 +26,7 @@ Read one line with integers separated by spaces and print their sum.
 ? "1 2 3\n" | "10\n" | "-1 5 7 7\n" | "0 0\n"
 
 ## list_averages
-mean(numbers)
+calculate_mean(numbers)
 Return the average of the numbers in the list. The list is never empty.
     return sum(numbers) / len(numbers)
 ? [1, 2, 3] | [4] | [2, 3] | [-1, 1]
@@ -50,17 +50,17 @@ integer.
 ? "1 2 3\n" | "10\n" | "1 2\n" | "4 8 1 1\n"
 
 ## list_extremes
-largest(numbers)
+find_largest(numbers)
 Return the largest number in the list. The list is never empty.
     return max(numbers)
 ? [1, 5, 3] | [-4, -2, -9] | [7] | [2, 2]
 
-smallest(numbers)
+find_smallest(numbers)
 Return the smallest number in the list. The list is never empty.
     return min(numbers)
 ? [4, 1, 3] | [-4, -2, -9] | [7] | [2, 2]
 
-spread(numbers)
+max_min_difference(numbers)
 Return the largest number in the non-empty list minus the smallest number in it.
     return max(numbers) - min(numbers)
 ? [1, 5, 3] | [-4, -2, -9] | [7] | [2, 10]
@@ -71,7 +71,7 @@ Read one line with integers separated by spaces and print the largest of them.
 ? "1 5 3\n" | "-4 -2 -9\n" | "7\n" | "10 9 8\n"
 
 ## extreme_places
-position_of_largest(numbers)
+index_of_maximum(numbers)
 Return the index of the largest number in the non-empty list. If it occurs several times,
 return the index of its first occurrence.
     return numbers.index(max(numbers))
@@ -95,17 +95,17 @@ Return the sum of the two largest numbers in a list with at least two numbers.
 ? [1, 5, 3] | [9, 4] | [4, 4, 2] | [-3, -2, -7]
 
 ## counts_by_sign
-how_many_positive(numbers)
+count_positive_numbers(numbers)
 Return how many numbers in the list are larger than zero.
     return sum(number > 0 for number in numbers)
 ? [1, -2, 4] | [] | [0, -5] | [3, 3, 3]
 
-how_many_zeros(numbers)
+count_zeros(numbers)
 Return how many numbers in the list are equal to zero.
     return sum(number == 0 for number in numbers)
 ? [1, 0, 4, 0] | [] | [2, -5] | [0, 0, 0]
 
-sum_of_negatives(numbers)
+sum_of_negative_numbers(numbers)
 Return the sum of the numbers in the list that are smaller than zero.
     return sum(number for number in numbers if number < 0)
 ? [1, -2, 4] | [] | [-1, -5] | [3, 3]
@@ -116,12 +116,12 @@ Read one line with integers separated by spaces. Print how many of them are nega
 ? "1 -2 3\n" | "5\n" | "-1 -1 -1\n" | "0 -4 2 -9\n"
 
 ## parity_totals
-even_count(numbers)
+count_even_numbers(numbers)
 Return how many integers in the list are even.
     return sum(number % 2 == 0 for number in numbers)
 ? [1, 2, 4] | [] | [3, 5] | [0, 2, 8]
 
-total_of_odds(numbers)
+sum_of_odd_numbers(numbers)
 Return the sum of the odd integers in the list.
     return sum(number for number in numbers if number % 2 == 1)
 ? [1, 2, 3] | [] | [2, 4] | [7, 7, 1]
@@ -137,12 +137,12 @@ Read one line with integers separated by spaces. Print the sum of the even ones.
 ? "1 2 3 4\n" | "5\n" | "10 10\n" | "7 8 9\n"
 
 ## counts_against_limit
-count_above(numbers, limit)
+count_greater_than(numbers, limit)
 Return how many numbers in the list are larger than limit.
     return len([number for number in numbers if number > limit])
 ? [1, 5, 3], 2 | [], 0 | [4, 4], 4 | [9, 10, 11], 8
 
-sum_below(numbers, limit)
+sum_less_than(numbers, limit)
 Return the sum of the numbers in the list that are smaller than limit.
     return sum(number for number in numbers if number < limit)
 ? [1, 5, 3], 4 | [], 0 | [4, 4], 4 | [9, 10, 11], 11
@@ -153,12 +153,12 @@ Return how many numbers in the list are at least low and at most high.
 ? [1, 5, 3], 2, 5 | [], 0, 9 | [4, 4, 7], 4, 4 | [1, 2, 3], 7, 9
 
 ## squares_of_lists
-total_of_squares(numbers)
+sum_of_squared_numbers(numbers)
 Return the sum of the squares of the numbers in the list. For an empty list return 0.
     return sum(number**2 for number in numbers)
 ? [1, 2, 3] | [] | [-2] | [0, 5]
 
-total_of_absolutes(numbers)
+sum_of_absolute_values(numbers)
 Return the sum of the absolute values of the numbers in the list.
     return sum(abs(number) for number in numbers)
 ? [1, -2, 3] | [] | [-2] | [0, 5, -5]
@@ -187,7 +187,7 @@ Return True if at least one number in the list is smaller than zero, otherwise F
     return any(number < 0 for number in numbers)
 ? [1, -1] | [] | [0, 3] | [-5]
 
-all_same(items)
+all_elements_equal(items)
 Return True if all items of the list are equal, otherwise False. For an empty list return
 True.
     return len(set(items)) <= 1
@@ -205,13 +205,13 @@ an empty list and for a list with one number return True.
     return all(a < b for a, b in zip(numbers, numbers[1:]))
 ? [1, 2, 3] | [] | [1, 1] | [3, 2] | [5]
 
-is_sorted_list(numbers)
+is_sorted(numbers)
 Return True if the list is sorted from small to large, where equal neighbors are allowed.
 Otherwise return False.
     return numbers == sorted(numbers)
 ? [1, 2, 2, 3] | [] | [3, 2] | [1, 5, 4]
 
-reads_same_backwards(items)
+is_palindrome_list(items)
 Return True if the list is equal to its own reverse, otherwise False.
     return items == items[::-1]
 ? [1, 2, 1] | [] | [1, 2] | ["a", "b", "b", "a"] | [1, 2, 3]
@@ -222,23 +222,23 @@ Return how many numbers in the list are larger than the number directly before t
 ? [1, 2, 3] | [] | [1, 1, 0] | [3, 2, 5, 9] | [5]
 
 ## repeats
-contains_repeat(items)
+has_repeated_elements(items)
 Return True if at least one item occurs more than once in the list, otherwise False.
     return len(items) != len(set(items))
 ? [1, 2, 1] | [] | [1, 2] | ["a", "a"]
 
-number_distinct(items)
+count_unique_elements(items)
 Return how many different items the list holds.
     return len(set(items))
 ? [1, 2, 1] | [] | ["a"] | [3, 3, 3, 4, 5]
 
-most_frequent(items)
+most_common_element(items)
 Return the item that occurs most often in the non-empty list. There is always exactly one such
 item.
     return max(items, key=items.count)
 ? [1, 2, 1] | ["a"] | ["x", "y", "y"] | [4, 5, 5, 4, 5]
 
-times_in_list(items, value)
+count_element(items, value)
 Return how many items of the list are equal to value.
     return items.count(value)
 ? [1, 2, 1], 1 | [], 3 | ["a", "b"], "b" | [5, 5, 5], 5
@@ -252,7 +252,7 @@ Return the first even integer in the list, or -1 if there is none.
     return -1
 ? [1, 4, 6] | [] | [3, 5] | [8, 2]
 
-find_index(items, value)
+index_of_element(items, value)
 Return the index of the first item that is equal to value, or -1 if value does not occur in the
 list.
     for i, item in enumerate(items):

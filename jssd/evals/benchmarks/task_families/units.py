@@ -224,14 +224,6 @@ Return the absolute difference of x1 and x2 plus the absolute difference of y1 a
     return abs(x1 - x2) + abs(y1 - y2)
 ? 0, 0, 3, 4 | 1, 1, 1, 1 | -2, 5, 2, 1 | 4, 0, 1, 0
 
-quadrant(x, y)
-Return the number of the quadrant of the point (x, y): 1 if both are positive, 2 if only y is
-positive, 3 if neither is positive, 4 if only x is positive. Neither is zero.
-    if x > 0:
-        return 1 if y > 0 else 4
-    return 2 if y > 0 else 3
-? 2, 3 | -2, 3 | -2, -3 | 2, -3
-
 move_point(point, dx, dy)
 A point is a list of two numbers. Return a new list with dx added to the first number and dy
 added to the second.

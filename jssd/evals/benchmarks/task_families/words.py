@@ -2,7 +2,7 @@
 
 TEXT = r"""
 ## counting_words
-number_of_words(text)
+count_words_in_text(text)
 Return the number of words in the text. Words are separated by spaces.
     return len(text.split())
 ? "a b c" | "" | "hello" | "one  two"
@@ -23,12 +23,12 @@ Read one line of text with words separated by single spaces. Print the number of
 ? "a b c\n" | "hello\n" | "the quick brown fox\n" | "one two\n"
 
 ## splitting_text
-words_of(text)
+split_into_words(text)
 Return a list of the words in the text. Words are separated by spaces.
     return text.split()
 ? "a b c" | "" | "hello" | "one two"
 
-split_at_commas(text)
+split_by_comma(text)
 Return a list of the parts of the text that are separated by commas. The text is never empty.
     return text.split(",")
 ? "a,b,c" | "hello" | "1,2" | "x y,z"
@@ -39,24 +39,24 @@ empty text return an empty list.
     return [int(word) for word in text.split()]
 ? "1 2 3" | "" | "-5" | "10 0"
 
-number_of_lines(text)
+count_number_of_lines(text)
 Return the number of lines in the non-empty text. Lines are separated by the newline character,
 and the text does not end with one.
     return len(text.split("\n"))
 ? "a\nb\nc" | "hello" | "one\ntwo" | "x\n\ny"
 
 ## joining_words
-sentence_from(words)
+join_words_with_spaces(words)
 Return one string with the words of the list joined by single spaces.
     return " ".join(words)
 ? ["a", "b"] | [] | ["hello"] | ["one", "two", "three"]
 
-dashed(words)
+join_words_with_dashes(words)
 Return one string with the words of the list joined by dashes "-".
     return "-".join(words)
 ? ["a", "b"] | [] | ["hello"] | ["one", "two", "three"]
 
-glue(words)
+concatenate_words(words)
 Return one string with all words of the list written one after another, with nothing between
 them.
     return "".join(words)
@@ -116,17 +116,17 @@ Read one line of text. Print it in upper case.
 ? "a b c\n" | "Hello\n" | "the quick brown fox\n" | "one Two\n"
 
 ## word_lengths
-lengths_of(words)
+get_word_lengths(words)
 Return a list with the length of every word in the list.
     return [len(word) for word in words]
 ? ["a", "bbb"] | [] | ["hello"] | ["", "xy"]
 
-total_letters(words)
+total_length(words)
 Return the sum of the lengths of all words in the list.
     return sum(len(word) for word in words)
 ? ["a", "bbb"] | [] | ["hello"] | ["", "xy"]
 
-longest(words)
+find_longest_word(words)
 Return the longest word in the non-empty list. No two words have the same length.
     return max(words, key=len)
 ? ["a", "bbb", "cc"] | ["x"] | ["hello", "hi"] | ["", "xy"]
@@ -153,7 +153,7 @@ Return a list of the words that have at most length characters, in the same orde
     return [word for word in words if len(word) <= length]
 ? ["cat", "horse", "cow"], 3 | [], 2 | ["hello"], 4 | ["a", "bb"], 1
 
-upper_words(words)
+uppercase_words(words)
 Return a list with all words of the list in upper case.
     return [word.upper() for word in words]
 ? ["a", "bB"] | [] | ["hello"] | ["One", "TWO"]
@@ -165,7 +165,7 @@ already that long, return it unchanged.
     return s.rjust(width)
 ? "ab", 4 | "", 2 | "hello", 3 | "x", 1
 
-with_zeros(n, width)
+pad_with_zeros(n, width)
 Return the decimal digits of the non-negative integer n as a string, with zeros added on the left
 until it has width characters. If it is already that long, add nothing.
     return str(n).zfill(width)
@@ -177,18 +177,18 @@ If the string s has more than length characters, return its first length charact
     return s if len(s) <= length else s[:length] + "..."
 ? "hello world", 5 | "abc", 3 | "", 2 | "abcd", 3
 
-trim(s)
+strip_whitespace(s)
 Return the string s without spaces at its start and its end.
     return s.strip()
 ? "  a b " | "" | "hello" | "x  " | "  "
 
 ## numbers_as_text
-to_number(s)
+string_to_integer(s)
 Return the integer that the decimal string s represents.
     return int(s)
 ? "12" | "-7" | "0" | "1000"
 
-to_text(n)
+integer_to_string(n)
 Return the decimal representation of the integer n as a string.
     return str(n)
 ? 12 | -7 | 0 | 1000
@@ -216,7 +216,7 @@ Return the integer whose binary digits are the string s.
     return int(s, 2)
 ? "101" | "0" | "1" | "10000"
 
-count_ones(n)
+count_binary_ones(n)
 Return how many ones there are among the binary digits of the non-negative integer n.
     return bin(n).count("1")
 ? 5 | 0 | 255 | 16
@@ -228,22 +228,22 @@ prefix.
 ? 10 | 0 | 255 | 16
 
 ## addresses
-user_of_email(address)
+get_username(address)
 Return the part of an e-mail address before the "@" sign. There is exactly one "@" in it.
     return address.split("@")[0]
 ? "ann@site.org" | "b@c.d" | "first.last@mail.com" | "x1@y"
 
-domain_of_email(address)
+get_domain(address)
 Return the part of an e-mail address after the "@" sign. There is exactly one "@" in it.
     return address.split("@")[1]
 ? "ann@site.org" | "b@c.d" | "first.last@mail.com" | "x1@y"
 
-file_extension(filename)
+get_file_extension(filename)
 Return the part of the file name after its last dot. The file name holds at least one dot.
     return filename.split(".")[-1]
 ? "main.py" | "a.b.txt" | "photo.jpeg" | ".git"
 
-looks_like_email(s)
+is_valid_email(s)
 Return True if the string s holds exactly one "@" character, otherwise False.
     return s.count("@") == 1
 ? "a@b" | "ab" | "a@b@c" | "" | "@"
