@@ -5,11 +5,13 @@ same kind, given the completions drawn. Everything random is seeded.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-# Numbers drawn at once in resampling; bounds memory for thousands of problems.
+Numbers = np.ndarray | np.number | Sequence[float | int] | float | int
+
+# Draws made at once in resampling; bounds memory for thousands of problems.
 _CHUNK = 4_000_000
 
 
@@ -42,7 +44,7 @@ class Difference:
         return "better" if self.value > 0 else "worse"
 
 
-def pass_at_k(n: npt.ArrayLike, c: npt.ArrayLike, k: int) -> np.ndarray:
+def pass_at_k(n: Numbers, c: Numbers, k: int) -> np.ndarray:
     """Chance that `k` of `n` samples, drawn without replacement, hold one of the `c` right ones.
 
     1 - C(n-c, k) / C(n, k), for each pair of `n` and `c` (broadcast); float64. Unbiased for pass@k
@@ -55,19 +57,18 @@ def pass_at_k(n: npt.ArrayLike, c: npt.ArrayLike, k: int) -> np.ndarray:
     if np.any(c < 0) or np.any(c > n):
         raise ValueError("c, the right samples of a problem, must be between 0 and n.")
     misses = (n - c)[..., None] - np.arange(k)
-    return 1.0 - np.prod(np.maximum(misses, 0) / (n[..., None] - np.arange(k)), axis=-1)
+    shares = np.maximum(misses, 0) / (n[..., None] - np.arange(k))
+    return np.asarray(1.0 - np.prod(shares, axis=-1))
 
 
-def mean_interval(values: npt.ArrayLike, *, resamples: int, seed: int) -> Estimate:
+def mean_interval(values: Numbers, *, resamples: int, seed: int) -> Estimate:
     """Mean of one value per problem, with the percentile bootstrap interval over problems."""
     values = _one_per_problem(values)
     low, high = _interval(values, resamples, np.random.default_rng(seed))
     return Estimate(float(values.mean()), low, high)
 
 
-def paired_difference(
-    student: npt.ArrayLike, base: npt.ArrayLike, *, resamples: int, seed: int
-) -> Difference:
+def paired_difference(student: Numbers, base: Numbers, *, resamples: int, seed: int) -> Difference:
     """Student minus base, one value per problem each, in the same order of problems.
 
     The interval is a percentile bootstrap over problems. The p-value is the paired sign-flip
@@ -87,7 +88,7 @@ def paired_difference(
     return Difference(float(gaps.mean()), low, high, _sign_flip_p(gaps, resamples, rng))
 
 
-def _one_per_problem(values: npt.ArrayLike) -> np.ndarray:
+def _one_per_problem(values: Numbers) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"shape {array.shape} must be one value per problem, at least one.")

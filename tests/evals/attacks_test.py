@@ -236,8 +236,12 @@ def test_no_network(walled):
 def test_files_of_the_machine_are_out_of_sight(walled, tmp_path):
     mine = tmp_path / "mine.txt"
     mine.write_text(SECRET)
-    places = [mine, Path(grading.__file__), Path(os.__file__).parent / "site-packages" / "pip"]
-    for place in [*places, Path("/etc/passwd"), Path("/proc/sys/kernel/core_pattern")]:
+    for place in [
+        mine,
+        Path(grading.__file__),
+        Path("/etc/passwd"),
+        Path("/proc/sys/kernel/core_pattern"),
+    ]:
         access = "w" if str(place).startswith("/proc") else "r"
         result = grade(SCRIPT, f"open({str(place)!r}, {access!r})\n", walled)
         assert result.verdict == "runtime_error", place
@@ -299,6 +303,17 @@ def test_slow_comparison_is_stopped(sandbox):
             result = grade(task, text, sandbox, 1.0)
             assert not result.passed
             assert result.seconds < 3
+
+
+def test_link_left_behind_does_not_change_what_it_points_to(not_same_user, tmp_path):
+    tmp_path.chmod(0o755)
+    target = tmp_path / "target"
+    target.write_text("x")
+    target.chmod(0o400)
+    link = f"/tmp/jssd-link-{secrets.token_hex(8)}"
+    grade(SCRIPT, f"import os\nos.symlink({str(target)!r}, {link!r})\n", not_same_user)
+    assert not os.path.lexists(link)
+    assert target.stat().st_mode & 0o777 == 0o400
 
 
 def _patience(verdicts: set[str]) -> float:

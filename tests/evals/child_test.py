@@ -73,12 +73,12 @@ def test_left_over_process_with_the_pipes_does_not_hold_the_reader():
 def test_start_that_fails_says_why():
     wall = shell("echo no such wall >&2; exit 1")
     with wall as child, pytest.raises(RuntimeError, match="did not start: no such wall"):
-        child.wait_ready(b"ready\n", 10)
+        child.wait_ready(b"ready\n", 10.0)
 
 
 def test_ready_mark_is_not_an_error_text():
     with shell("echo ready >&2; echo broke >&2; exit 1") as child:
-        child.wait_ready(b"ready\n", 10)
+        child.wait_ready(b"ready\n", 10.0)
         with pytest.raises(Failure, match="runtime_error: broke"):
             child.read_line(soon())
 

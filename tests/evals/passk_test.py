@@ -105,7 +105,7 @@ def test_false_alarms_are_rare():
     assert np.mean([verdict != "not distinguishable" for verdict in verdicts]) < 0.09
 
 
-@pytest.mark.parametrize("values", [[], [[0.5]], 0.5])
+@pytest.mark.parametrize("values", [np.array([]), np.array([[0.5]]), 0.5])
 def test_anything_but_one_value_per_problem_is_refused(values):
     with pytest.raises(ValueError, match="one value per problem"):
         passk.mean_interval(values, resamples=10, seed=0)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from jssd.evals.child import Failure
 
 
 def run(box, source: str, stdin: str = "", memory_mb: int = 400) -> str:
-    with box.start(source, stdin=stdin.encode(), timeout=10, memory_mb=memory_mb) as child:
+    with box.start(source, stdin=stdin.encode(), timeout=10.0, memory_mb=memory_mb) as child:
         return child.read_all(time.monotonic() + 10).decode()
 
 
@@ -95,6 +96,23 @@ def test_ordinary_work_is_possible(any_way):
 def test_installed_packages_are_not_there(any_way):
     with pytest.raises(Failure, match="ModuleNotFoundError"):
         run(any_way, "import numpy")
+
+
+def test_installed_packages_cannot_be_read_either(walled):
+    for folder in walled.interpreter.hidden:
+        assert os.listdir(folder)
+        assert run(walled, f"import os\nprint(os.listdir({folder!r}))") == "[]\n"
+
+
+def test_our_own_files_are_hidden_where_they_lie_below_the_interpreter(monkeypatch, tmp_path):
+    ours = str(Path(ways.__file__).resolve().parents[2])
+    for name in ("app", "lib"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "app"), str(tmp_path), "/elsewhere"])
+    hidden = ways._hidden((str(tmp_path), os.path.dirname(ours)))
+    assert str(tmp_path / "app") in hidden
+    assert str(tmp_path) not in hidden  # Shown, as the interpreter lives there.
+    assert ours in hidden
 
 
 def test_walled_program_has_no_rights(walled):
