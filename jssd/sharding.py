@@ -1,9 +1,11 @@
 """The mesh, and the one table from logical axes to mesh axes.
 
-Arrays are described in logical words; `spec` turns them into a `PartitionSpec` for the mesh in force. Without a mesh
-`spec` is None, which every `out_sharding=` argument of JAX reads as "no constraint", so the same model code runs on one
-device with no mesh at all.
+Arrays are described in logical words; `spec` turns them into a `PartitionSpec` for the mesh in
+force. Without a mesh `spec` is None, which every `out_sharding=` argument of JAX reads as "no
+constraint", so the same model code runs on one device with no mesh at all.
 """
+
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -12,7 +14,8 @@ from jssd.config import MeshConfig
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
-# Weights are split over fsdp by their embed axis and over tensor by the other one; activations split their batch.
+# Weights are split over fsdp by their embed axis and over tensor by the other one; activations are
+# split by batch.
 RULES: dict[str, str | tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
     "seq": None,
@@ -27,13 +30,13 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
 }
 
 
-def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence | None = None) -> jax.sharding.Mesh:
     """Builds the mesh with explicit axes; one size may be -1 and takes what is left.
 
     Raises:
       ValueError: the sizes do not multiply to the number of devices.
     """
-    devices = jax.devices() if devices is None else devices
+    devices = jax.devices() if devices is None else list(devices)
     sizes = [config.data, config.fsdp, config.tensor]
     known = int(np.prod([size for size in sizes if size != -1]))
     if -1 in sizes and len(devices) % known == 0:
@@ -55,7 +58,10 @@ def automatic(mesh: jax.sharding.Mesh) -> jax.sharding.Mesh:
 
 
 def spec(*axes: str | None) -> jax.sharding.PartitionSpec | None:
-    """PartitionSpec of logical axes on the mesh in force, or None without one. A misspelt axis is a KeyError."""
+    """PartitionSpec of logical axes on the mesh in force, or None without one.
+
+    A misspelt axis is a KeyError.
+    """
     entries = [None if axis is None else RULES[axis] for axis in axes]
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:

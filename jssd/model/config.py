@@ -1,8 +1,8 @@
 """Architecture facts of a decoder, read from a Hugging Face `config.json`.
 
-Hugging Face names appear only here and in `weights/names.py`. Both spellings are read: transformers 4 (`rope_theta`,
-`rope_scaling`) and transformers 5 (`rope_parameters`). What the model does not implement is refused by name, before any
-weight is read.
+Hugging Face names appear only here and in `weights/names.py`. Both spellings are read: transformers
+4 (`rope_theta`, `rope_scaling`) and transformers 5 (`rope_parameters`). What the model does not
+implement is refused by name, before any weight is read.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ FAMILIES = ("llama", "qwen2", "qwen3", "qwen3_moe")
 
 @dataclasses.dataclass(frozen=True)
 class Llama3Scaling:
-    """Llama 3.1's frequency scaling: long wavelengths are divided by `factor`, with a smooth ramp between."""
+    """Llama 3.1's frequency scaling: long wavelengths by `factor`, with a smooth ramp between."""
 
     factor: float
     low_freq_factor: float
@@ -68,13 +68,16 @@ def from_hf(hf: dict) -> ModelConfig:
     """Reads a `config.json` dict.
 
     Raises:
-      ValueError: one message that lists every feature that is not implemented and every missing field.
+      ValueError: one message that lists every feature that is not implemented and every missing
+        field.
     """
     family = hf.get("model_type")
     if family not in FAMILIES:
         raise ValueError(
-            f"config.json: model_type={family!r} is not supported. Supported: {', '.join(FAMILIES)}."
+            f"config.json: model_type={family!r} is not supported. "
+            f"Supported: {', '.join(FAMILIES)}."
         )
+    given = hf
     hf = {**_DEFAULTS[family], **{key: value for key, value in hf.items() if value is not None}}
     required = (
         "vocab_size",
@@ -84,6 +87,10 @@ def from_hf(hf: dict) -> ModelConfig:
         "num_attention_heads",
     )
     errors = [f"{name} is missing" for name in required if name not in hf]
+    if family != "llama" and "num_key_value_heads" not in given:
+        # Null is one KV head per query head; but where Qwen is silent, transformers takes a fixed
+        # number whatever the number of query heads.
+        errors.append("num_key_value_heads is missing")
     rope, rope_errors = _rope(hf)
     errors += rope_errors + _refusals(hf, family)
     if errors:
@@ -109,7 +116,8 @@ def from_hf(hf: dict) -> ModelConfig:
         norm_eps=hf["rms_norm_eps"],
         rope=rope,
         tied_head=bool(hf.get("tie_word_embeddings", False)),
-        # Qwen2 always has biases on q, k, v and none on o; the others follow `attention_bias` on all four.
+        # Qwen2 always has biases on q, k, v and none on o; the others follow `attention_bias` on
+        # all four.
         qkv_bias=family == "qwen2" or attention_bias,
         o_bias=family != "qwen2" and attention_bias,
         mlp_bias=family == "llama" and bool(hf.get("mlp_bias", False)),
@@ -119,11 +127,11 @@ def from_hf(hf: dict) -> ModelConfig:
 
 def _rope(hf: dict) -> tuple[Rope, list[str]]:
     """The rotary embedding from either spelling, with what is wrong about it."""
-    new = hf.get("rope_parameters") or {}
-    old = hf.get("rope_scaling") or {}
-    theta = new.get("rope_theta", hf.get("rope_theta", 10000.0))
-    scaling = new or old
+    scaling = _rope_settings(hf)
+    theta = scaling.get("rope_theta", hf.get("rope_theta", 10000.0))
     kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if any(isinstance(value, dict) for value in scaling.values()):
+        return Rope(float(theta)), ["rope settings by layer type are not supported"]
     if kind == "default":
         return Rope(float(theta)), []
     if kind != "llama3":
@@ -133,6 +141,11 @@ def _rope(hf: dict) -> tuple[Rope, list[str]]:
     if missing:
         return Rope(float(theta)), missing
     return Rope(float(theta), Llama3Scaling(*(scaling[name] for name in names))), []
+
+
+def _rope_settings(hf: dict) -> dict:
+    """The rotary settings that count: transformers 5 prefers the old spelling where both are."""
+    return hf.get("rope_scaling") or hf.get("rope_parameters") or {}
 
 
 def _refusals(hf: dict, family: str) -> list[str]:
@@ -145,7 +158,8 @@ def _refusals(hf: dict, family: str) -> list[str]:
             f"hidden_act={hf.get('hidden_act')!r} is not silu",
         ),
         (
-            # transformers gives layers at or above max_window_layers the window: none if that is all layers.
+            # transformers gives layers at or above max_window_layers the window: none if that is
+            # all layers.
             family != "llama"
             and bool(hf.get("use_sliding_window"))
             and "layer_types" not in hf
@@ -157,9 +171,7 @@ def _refusals(hf: dict, family: str) -> list[str]:
             f"layer_types {sorted(layer_types)} are not supported, full_attention is",
         ),
         (
-            (hf.get("rope_parameters") or {}).get(
-                "partial_rotary_factor", hf.get("partial_rotary_factor", 1.0)
-            )
+            _rope_settings(hf).get("partial_rotary_factor", hf.get("partial_rotary_factor", 1.0))
             != 1.0,
             "partial_rotary_factor other than 1 is not supported",
         ),

@@ -1,7 +1,7 @@
 """The maths of a decoder block: functions of arrays, no weights by name.
 
-Axis letters: B sequences, T query time, S key time, D model width, F MLP width, N query heads, K KV heads, G query heads
-per KV head, H head size, V vocab, L layers.
+Axis letters: B sequences, T query time, S key time, D model width, F MLP width, N query heads, K KV
+heads, G query heads per KV head, H head size, V vocab, L layers.
 """
 
 import jax
@@ -11,7 +11,8 @@ import numpy as np
 from jssd.model.config import Rope
 from jssd.sharding import spec
 
-# A masked score. Finite, so that a row with no visible key (padding) gives a uniform mix rather than NaN.
+# A masked score. Finite, so that a row with no visible key (padding) gives a uniform mix rather
+# than NaN.
 MASKED = -1e30
 
 
@@ -88,7 +89,7 @@ def attend_one(
 
 
 def causal_mask(segment_ids_BT: jax.Array) -> jax.Array:
-    """Bool [B, T, T]: a query sees earlier keys, and itself, of its own segment; segment 0 is padding."""
+    """Bool [B, T, T]: a query sees itself and earlier keys of its own segment; 0 is padding."""
     T = segment_ids_BT.shape[1]
     earlier_TS = np.tril(np.ones((T, T), bool))
     same_BTS = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]

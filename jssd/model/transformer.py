@@ -1,8 +1,9 @@
 """A decoder-only transformer over a plain dict of weights.
 
-Weights at rest are `params`, a nested dict whose `blocks` are stacked on a leading layer axis; weights at work are the NNX
-modules below. This is the only file that crosses that line. For decoding, `unstack` turns the stacked blocks into a tuple of
-one dict per layer: a CPU then reads each weight in place instead of copying a layer out of the stack at every step.
+Weights at rest are `params`, a nested dict whose `blocks` are stacked on a leading layer axis;
+weights at work are the NNX modules below. This is the only file that crosses that line. For
+decoding, `unstack` turns the stacked blocks into a tuple of one dict per layer: a CPU then reads
+each weight in place instead of copying a layer out of the stack at every step.
 """
 
 import functools
@@ -17,7 +18,8 @@ from jssd.model.config import ModelConfig
 from jssd.sharding import check_divisible, sharding, spec
 
 Params = dict
-# Attention of one layer as the caller wants it: (q_BTNH, k_BTKH, v_BTKH) -> (out_BTNH, what to keep, e.g. the cache).
+# Attention of one layer as the caller wants it: (q_BTNH, k_BTKH, v_BTKH) -> (out_BTNH, what to
+# keep, e.g. the cache).
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, object]]
 
 INIT_STD = 0.02
@@ -32,7 +34,7 @@ def _constant(value: float, shape: tuple[int, ...], *axes: str) -> nnx.Param:
 
 
 def _gathered(weight: nnx.Param, *axes: str | None) -> jax.Array:
-    """The weight with its embed axis brought together from fsdp shards; the other axes keep their place."""
+    """The weight with its embed axis gathered from the fsdp shards; other axes keep their place."""
     value = weight[...]
     target = spec(*axes)
     return value if target is None else jax.reshard(value, target)
@@ -250,7 +252,8 @@ def hidden(
       params: weights; `blocks` stacked on a leading layer axis.
       tokens_BT: int32 token ids.
       positions_BT: int32 positions that the rotary embedding sees.
-      segment_ids_BT: int32; tokens attend within their own segment, 0 is padding. None is one segment a row.
+      segment_ids_BT: int32; tokens attend within their own segment, 0 is padding. None is one
+        segment a row.
       dtype: of activations and matmuls; None follows the weights.
       remat: "none" keeps activations for the backward pass, "block" recomputes each layer.
     """
@@ -287,7 +290,7 @@ def apply(
 
 
 def unstack(params: Params) -> Params:
-    """The same weights with `blocks` as a tuple of one dict per layer, for decoding. Leaves are copied once."""
+    """The same weights with `blocks` as a tuple of one dict per layer. Copies each leaf once."""
     blocks = params["blocks"]
     num_layers = jax.tree.leaves(blocks)[0].shape[0]
     split = jax.tree.map(lambda leaf: tuple(leaf[layer] for layer in range(num_layers)), blocks)

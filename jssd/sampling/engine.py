@@ -1,15 +1,17 @@
-"""Slots: a fixed number of completions decoded side by side, each with its own law, address and limits.
+"""Slots: completions decoded side by side, each with its own law, address and limits.
 
-`prefill` runs prompts through the model, `insert` copies them into free slots, `generate` decodes a few steps for every
-slot in one device call, and a slot whose completion ended is free again (`free_resource` gives one up early). Shapes are
-fixed, so whatever mix of prompts and settings arrives, nothing compiles twice, and a completion's numbers do not depend on
-which slot it sits in or on its neighbours.
+`prefill` runs prompts through the model, `insert` copies them into free slots, `generate` decodes a
+few steps for every slot in one device call, and a slot whose completion ended is free again
+(`free_resource` gives one up early). Shapes are fixed, so whatever mix of prompts and settings
+arrives, nothing compiles twice, and a completion's numbers do not depend on which slot it sits in
+or on its neighbours.
 
-A prompt's last token is not part of its prefix: it is the first token the slot decodes. So every draw comes out of the same
-program, and all samples of a prompt share one prefill.
+A prompt's last token is not part of its prefix: it is the first token the slot decodes. So every
+draw comes out of the same program, and all samples of a prompt share one prefill.
 
-Weights arrive unstacked (`transformer.unstack`) and the cache is one pair of arrays per layer. Keys are kept with time last
-and values with the head size last: the layouts in which a CPU multiplies them fastest (measured: 1.4x at 32 slots).
+Weights arrive unstacked (`transformer.unstack`) and the cache is one pair of arrays per layer. Keys
+are kept with time last and values with the head size last: the layouts in which a CPU multiplies
+them fastest (measured: 1.4x at 32 slots).
 """
 
 import dataclasses
@@ -32,7 +34,9 @@ Cache = tuple[
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """The law completions are drawn from. 0, 1.0 and 0.0 switch top_k, top_p and min_p off; temperature 0 is greedy.
+    """The law completions are drawn from.
+
+    0, 1.0 and 0.0 switch top_k, top_p and min_p off; temperature 0 is greedy.
 
     Raises:
       ValueError: a setting outside its range.
@@ -91,7 +95,7 @@ class Slots:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """What `generate` drew: leading axes are its steps, then slots. Rows beyond `num_steps` are unset."""
+    """What `generate` drew, by step, then slot; steps from `num_steps` on are zeros."""
 
     num_steps: jax.Array  # int32
     valid_RB: jax.Array  # bool: the slot was active at that step.
@@ -202,7 +206,7 @@ class Engine:
             stop_BX[slot, : len(request.stop_ids)] = request.stop_ids
         return self._insert(
             slots, prefix, source_B, target_B, len(rows), new_B, numbers, address,
-            Law(law[0], top_k_B, law[1], law[2]), stop_BX,
+            Law(*map(jnp.asarray, (law[0], top_k_B, law[1], law[2]))), stop_BX,
         )  # fmt: skip
 
     def generate(self, slots: Slots, leave_below: int) -> tuple[Slots, Drawn]:
@@ -215,8 +219,8 @@ class Engine:
 
 
 def _prefill(params, tokens_BT, *, cfg: ModelConfig, dtype) -> Cache:
-    # Prompts are padded on the right: real tokens never see padding, and what padding leaves in the cache lies at
-    # positions that are overwritten before they are first looked at.
+    # Prompts are padded on the right: real tokens never see padding, and what padding leaves in the
+    # cache lies at positions that are overwritten before they are first looked at.
     positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
     angles = layers.rope_angles(cfg.rope, cfg.head_dim, positions_BT)
     mask_BTS = layers.causal_mask(jnp.ones_like(tokens_BT))

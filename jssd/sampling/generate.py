@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from jssd.sampling.engine import Drawn, Engine, Request
+from jssd.sampling.engine import Cache, Drawn, Engine, Request
 
-# Prompts prefilled together; their keys and values wait on the device until all their samples have a slot.
+# Prompts prefilled together; their keys and values wait on the device until all their samples have
+# a slot.
 PREFILL_ROWS = 8
 
 
@@ -20,7 +21,8 @@ class Completion:
     Attributes:
       token_ids: drawn tokens, with the stop token when there was one.
       logprobs: of each token under the untruncated model at temperature 1.
-      support_sizes: how many tokens each draw could have taken; 0 the whole vocabulary, -1 more than are stored.
+      support_sizes: how many tokens each draw could have taken; 0 the whole vocabulary, -1 more
+        than are stored.
       support_ids: those tokens, flat.
       finish_reason: "stop" or "length".
     """
@@ -49,8 +51,9 @@ def check_lengths(prompt_lens: dict[str, int], max_new_tokens: int, max_seq_len:
     if too_long:
         name = max(too_long, key=lambda key: too_long[key])
         raise ValueError(
-            f"{len(too_long)} of {len(prompt_lens)} prompts do not fit the model's context of {max_seq_len} "
-            f"tokens with max_new_tokens={max_new_tokens}; the longest, {name!r}, has {too_long[name]}. "
+            f"{len(too_long)} of {len(prompt_lens)} prompts do not fit the model's context of "
+            f"{max_seq_len} tokens with max_new_tokens={max_new_tokens}; "
+            f"the longest, {name!r}, has {too_long[name]}. "
             "Shorten the prompts or lower max_new_tokens."
         )
 
@@ -58,11 +61,22 @@ def check_lengths(prompt_lens: dict[str, int], max_new_tokens: int, max_seq_len:
 def run(
     engine: Engine, requests: Sequence[Request], *, keep_support: bool = True
 ) -> Iterator[tuple[int, Completion]]:
-    """Draws every request; yields (its index, its completion) in the order in which completions end.
+    """Draws every request; yields (its index, its completion) as completions end.
 
-    Requests of one prompt should stand together: they then share its prefill.
+    Requests of one prompt share its prefill, wherever they stand.
+
+    Raises:
+      ValueError: a request that the engine has no room for.
     """
-    order = sorted(range(len(requests)), key=lambda i: engine.bucket(len(requests[i].prompt_ids)))
+    for request in requests:
+        _check(engine, request)
+    first = {request.prompt_ids: i for i, request in reversed(list(enumerate(requests)))}
+
+    def turn(index: int) -> tuple[int, int]:
+        prompt_ids = requests[index].prompt_ids
+        return engine.bucket(len(prompt_ids)), first[prompt_ids]
+
+    order = sorted(range(len(requests)), key=turn)
     waiting = list(reversed(order))
     free = list(range(engine.num_slots))
     running: dict[int, tuple[int, Completion]] = {}
@@ -91,6 +105,26 @@ def run(
             yield index, completion
 
 
+def _check(engine: Engine, request: Request) -> None:
+    """Refuses a request that does not fit: its slot would be overrun without a word."""
+    size, limit, stops = len(request.prompt_ids), request.max_new_tokens, len(request.stop_ids)
+    rules = (
+        (size >= 1, "the prompt is empty; give it at least one token"),
+        (limit >= 1, f"max_new_tokens={limit} must be at least 1"),
+        (
+            size + limit <= engine.max_len,
+            f"{size} prompt tokens and max_new_tokens={limit} exceed max_len={engine.max_len}",
+        ),
+        (
+            stops <= engine.num_stop_ids,
+            f"{stops} stop ids are more than num_stop_ids={engine.num_stop_ids}",
+        ),
+    )
+    errors = [text for ok, text in rules if not ok]
+    if errors:
+        raise ValueError("Request: " + "; ".join(errors) + ".")
+
+
 class _Prefixes:
     """Prefills prompts a few at a time, in the order in which they will be asked for."""
 
@@ -99,10 +133,10 @@ class _Prefixes:
         self._ahead = list(dict.fromkeys(request.prompt_ids for request in requests))
         self._ahead.reverse()
         self._rows: dict[tuple[int, ...], int] = {}
-        self._cache = None
+        self._cache: Cache = ()
 
     def next_group(self, requests: Sequence[Request]):
-        """The longest run of `requests` whose prompts lie in one prefix: (prefix, row of each in it)."""
+        """The longest run of `requests` that one prefix serves: (prefix, row of each in it)."""
         if requests[0].prompt_ids not in self._rows:
             bucket = self._engine.bucket(len(requests[0].prompt_ids))
             group = []

@@ -1,17 +1,19 @@
 """The law of the next token, and a draw from it that depends on its address alone.
 
-Order: temperature, top_k, top_p, min_p. The first three are vLLM 0.11's (paper section 2): logits are divided by the
-temperature; everything strictly below the k-th largest goes, ties with it stay; top_p works on the softmax over what top_k
-left and keeps the smallest descending prefix whose mass reaches p, equal logits in order of token id; min_p then keeps tokens
-with at least that share of the likeliest one's probability, as transformers orders it (vLLM V1 applies min_p before top_k:
-the two differ only where min_p and top_p are both on). A temperature under 1e-5 is greedy.
+Order: temperature, top_k, top_p, min_p. The first three are vLLM 0.11's (paper section 2): logits
+are divided by the temperature; everything strictly below the k-th largest goes, ties with it stay;
+top_p works on the softmax over what top_k left and keeps the smallest descending prefix whose mass
+reaches p, equal logits in order of token id; min_p then keeps tokens with at least that share of
+the likeliest one's probability, as transformers orders it (vLLM V1 applies min_p before top_k: the
+two differ only where min_p and top_p are both on). A temperature under 1e-5 is greedy.
 
-All settings are traced, one per row: a sweep compiles once. Almost every law in use lives on its `NUM_CANDIDATES` likeliest
-tokens, so those are found first and a row is certified if the law provably ends within them. Rows without any truncation need
-no order at all. Only when a row is neither is the whole vocabulary sorted.
+All settings are traced, one per row: a sweep compiles once. Almost every law in use lives on its
+`NUM_CANDIDATES` likeliest tokens, so those are found first and a row is certified if the law
+provably ends within them. Rows without any truncation need no order at all. Only when a row is
+neither is the whole vocabulary sorted.
 
-The draw is a Gumbel maximum whose noise for a token is a hash of (row key, position, token id): the same draw comes out
-whichever path computed the law, whatever the batch.
+The draw is a Gumbel maximum whose noise for a token is a hash of (row key, position, token id): the
+same draw comes out whichever path computed the law, whatever the batch.
 """
 
 import dataclasses
@@ -27,7 +29,10 @@ REMOVED = -jnp.inf
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Law:
-    """Sampling settings of each row: float32 [B], `top_k` int32 [B]. 0, 1.0 and 0.0 switch top_k, top_p and min_p off."""
+    """Sampling settings of each row: float32 [B], `top_k` int32 [B].
+
+    0, 1.0 and 0.0 switch top_k, top_p and min_p off.
+    """
 
     temperature: jax.Array
     top_k: jax.Array
@@ -54,7 +59,8 @@ def retained(sorted_BC: jax.Array, total_B: jax.Array, law: Law, vocab_size: int
     """Which of the likeliest tokens the law keeps, bool [B, C].
 
     Args:
-      sorted_BC: float32 logits after temperature, the C largest in descending order (C may be the whole vocabulary).
+      sorted_BC: float32 logits after temperature, the C largest in descending order (C may be the
+        whole vocabulary).
       total_B: logsumexp of all tempered logits of the row.
       law: settings; `temperature` is not used again.
       vocab_size: V.
@@ -107,7 +113,7 @@ def temper(logits_BV: jax.Array, law: Law) -> jax.Array:
 
 
 def truncate(logits_BV: jax.Array, law: Law) -> jax.Array:
-    """Tempered logits [B, V] with every token that the law does not keep at minus infinity, by a full sort."""
+    """Tempered logits [B, V], minus infinity where the law keeps no token; by a full sort."""
     V = logits_BV.shape[1]
     tempered_BV = temper(logits_BV, law)
     sorted_BV, ids_BV = jax.lax.top_k(tempered_BV, V)
@@ -133,8 +139,8 @@ def draw(
     logits_BV = logits_BV.astype(jnp.float32)
     tempered_BV = temper(logits_BV, law)
     total_B = jax.nn.logsumexp(tempered_BV, axis=1)
-    # The barrier keeps XLA from folding later slices into the top_k, which turns it into a full sort
-    # (measured on CPU: 330 ms instead of 4 at 32 x 49,152).
+    # The barrier keeps XLA from folding later slices into the top_k, which turns it into a full
+    # sort (measured on CPU: 330 ms instead of 4 at 32 x 49,152).
     sorted_BC, ids_BC = jax.lax.optimization_barrier(jax.lax.top_k(tempered_BV, C))
     kept_BC = retained(sorted_BC, total_B, law, V)
     certified_B = certified(sorted_BC, total_B, law, V)
@@ -167,7 +173,7 @@ def draw(
 
 
 def row_keys(seeds_B: jax.Array, prompts_B: jax.Array, samples_B: jax.Array) -> jax.Array:
-    """One key per completion from its address: seed, a 32-bit hash of the prompt id, and the sample number."""
+    """One key per completion from its address: seed, hash of the prompt id, sample number."""
 
     def one(seed, prompt, sample):
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), prompt), sample)
@@ -204,7 +210,8 @@ def _noise_at(key: jax.Array, ids_C: jax.Array) -> jax.Array:
 def _gumbel(bits: jax.Array) -> jax.Array:
     """Uniform bits to Gumbel noise, finite, and finest where maxima are decided.
 
-    A maximum is decided by small exponentials E = -log(1 - u); -log1p(-u) keeps full precision there. u stays below 1.
+    A maximum is decided by small exponentials E = -log(1 - u); -log1p(-u) keeps full precision
+    there. u stays below 1.
     """
     uniform = (bits.astype(jnp.float32) + 0.5) * jnp.float32(2.0**-32)
     uniform = jnp.minimum(uniform, jnp.float32(1 - 2.0**-24))
