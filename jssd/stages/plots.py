@@ -1,0 +1,139 @@
+"""The figures of the report, each drawn from plain numbers and returned as PNG bytes."""
+
+import functools
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from jssd.stages.findings import MODELS, Cell, RunFiles
+
+COLORS = {"base": "#3b6fb6", "student": "#d4622a"}
+_GREY = "#8a939e"
+_STYLE: Any = {
+    "font.size": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#b8c0c8",
+    "axes.labelcolor": "#39424d",
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "xtick.color": "#5a6470",
+    "ytick.color": "#39424d",
+    "grid.color": "#e6eaee",
+    "text.parse_math": False,  # Names come from people; a $ in one is a $.
+}
+
+
+def _png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
+    """Draws in the report's style and returns the PNG."""
+
+    @functools.wraps(draw)
+    def drawn(*args) -> bytes:
+        with matplotlib.rc_context(_STYLE):
+            figure, out = draw(*args), io.BytesIO()
+            figure.savefig(out, format="png", dpi=150, metadata={"Software": None})
+        return out.getvalue()
+
+    return drawn
+
+
+@_png
+def lengths(runs: Sequence[RunFiles]) -> Figure:
+    """Completion lengths in tokens, drawn and kept for training, summed over `runs`."""
+    drawn, kept = _histogram(runs, "samples"), _histogram(runs, "data")
+    bins = sorted({*drawn, *kept})
+    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+    axes = figure.subplots()
+    at = range(len(bins))
+    axes.bar(at, [drawn.get(b, 0) for b in bins], 0.8, color="#c9d3de", label="drawn")
+    if kept:
+        axes.bar(at, [kept.get(b, 0) for b in bins], 0.5, color="#5b7fa6", label="trained on")
+    names = [f"{low}" if low == high else f"{low}–{high}" for low, high in bins]
+    axes.set_xticks(list(at), names, rotation=30 if len(bins) > 8 else 0)
+    axes.set(xlabel="tokens of a completion (bins by powers of two)", ylabel="completions")
+    axes.yaxis.grid(True)
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False)
+    return figure
+
+
+@_png
+def training(runs: Sequence[RunFiles]) -> Figure:
+    """Loss and KeptMass by step, one line for each of `runs`."""
+    figure = Figure(figsize=(9.4, 3.0), layout="constrained")
+    panels = figure.subplots(1, 2)
+    titles = {
+        "loss": "Loss, nats per response token",
+        "kept_mass": "KeptMass, share of probability",
+    }
+    for axes, (key, title) in zip(panels, titles.items()):
+        for index, run in enumerate(runs):
+            points = [(row["step"], row[key]) for row in run.steps if row.get(key) is not None]
+            if points:
+                color = matplotlib.colormaps["viridis"](index / max(len(runs), 2))
+                marker = "o" if len(points) < 3 else None
+                axes.plot(*zip(*points), color=color, lw=1.3, marker=marker, label=run.name)
+        if not axes.lines:
+            axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=_GREY)
+        axes.set(title=title, xlabel="step")
+        axes.ticklabel_format(axis="y", useOffset=False)
+        axes.grid(True)
+        if len(runs) > 1 and axes.lines:
+            axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+@_png
+def pass_at(cells: Sequence[Cell]) -> Figure:
+    """pass@k of one benchmark: a dot and its interval by decoding, a panel for each k.
+
+    With several seeds the small marks are the seeds.
+    """
+    ks = sorted({k for cell in cells for k in cell.pass_at})
+    decodes = list(dict.fromkeys(cell.decode["name"] for cell in cells))
+    width = 7.4 if len(ks) == 1 else min(4.8 * len(ks), 12.5)
+    figure = Figure(figsize=(width, 1.25 + 0.52 * len(decodes)), layout="constrained")
+    panels = figure.subplots(1, len(ks), sharey=True, squeeze=False)[0]
+    for axes, k in zip(panels, ks):
+        for model, offset in zip(MODELS, (-0.14, 0.14)):
+            mine = [cell for cell in cells if cell.model == model and k in cell.pass_at]
+            rows = [decodes.index(cell.decode["name"]) + offset for cell in mine]
+            means = [cell.pass_at[k].over_all for cell in mine]
+            spans = [
+                [100 * (e.value - e.low) for e in means],
+                [100 * (e.high - e.value) for e in means],
+            ]
+            axes.errorbar(
+                [100 * e.value for e in means], rows, xerr=spans,
+                fmt="o" if model == "base" else "D", ms=6 if model == "base" else 5.5,
+                lw=1.8, capsize=0, color=COLORS[model], label=model,
+            )  # fmt: skip
+            for cell, row in zip(mine, rows):
+                values = [100 * e.value for e in cell.pass_at[k].by_seed.values()]
+                if len(values) > 1:
+                    axes.plot(values, [row + 0.13] * len(values), "|", ms=6, color=COLORS[model])
+        axes.set(title=f"pass@{k}", xlabel="percent of problems")
+        axes.set_yticks(range(len(decodes)), decodes)
+        axes.set_ylim(len(decodes) - 0.5, -0.5)
+        low, high = axes.get_xlim()
+        axes.set_xlim(max(low, -1), min(high, 101))
+        axes.grid(True, axis="x")
+        axes.tick_params(axis="y", length=0)
+        for row in range(1, len(decodes)):
+            axes.axhline(row - 0.5, color="#eef1f4", lw=0.8, zorder=0)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False)
+    return figure
+
+
+def _histogram(runs: Sequence[RunFiles], part: str) -> dict[tuple[int, int], int]:
+    counts: dict[tuple[int, int], int] = {}
+    for run in runs:
+        tree = getattr(run, part)
+        for row in tree["samples"]["tokens"]["histogram"] if tree else []:
+            span = (row["from"], row["to"])
+            counts[span] = counts.get(span, 0) + row["count"]
+    return counts

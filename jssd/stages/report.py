@@ -1,0 +1,283 @@
+"""Stage report: what finished runs found, as one self-contained page with figures and a table."""
+
+import base64
+import collections
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import jinja2
+import rich.box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jssd.evals.passk import Difference, Estimate
+from jssd.stages import excerpts, findings, plots
+from jssd.stages.findings import Cell, Gap, RunFiles
+
+PAGE = "index.html"
+NUM_SAMPLES = 24  # Training samples to read on the page.
+NUM_TASKS = 32  # Evaluated tasks to read, over all decodings.
+# The curves' keys, each with what it says.
+METRICS = {
+    "loss": "loss, nats per response token",
+    "kept_mass": "KeptMass",
+    "compression": "−log KeptMass, nats",
+    "grad_norm": "gradient norm",
+    "learning_rate": "learning rate",
+    "tokens_per_s": "tokens per second",
+    "seconds_per_step": "seconds per step",
+}
+
+
+def run(workdirs: list[pathlib.Path], folder: pathlib.Path) -> None:
+    """Writes `folder/index.html` with its figures, and prints the results as a table.
+
+    Args:
+      workdirs: folders of finished runs. Several are seeds of one run; their results are pooled.
+      folder: of the report. Built beside it; an older report stays whole until the new one is.
+
+    Raises:
+      FileNotFoundError: no work directory holds anything to report.
+      ValueError: a broken file, or work directories that are not seeds of one run.
+    """
+    if jax.process_index() != 0:
+        return
+    runs, absent = findings.read(workdirs)
+    cells, gaps = findings.cells(runs), findings.gaps(runs)
+    figures = _figures(runs, cells)
+    page = _page(runs, absent, cells, gaps, figures)
+    # A lone surrogate in a completion has no UTF-8; it is shown as its escape.
+    _write(folder, figures | {PAGE: page.encode("utf-8", errors="backslashreplace")})
+    _print(runs, absent, cells, gaps)
+    print(f"report: {folder / PAGE}", flush=True)
+
+
+def _figures(runs: Sequence[RunFiles], cells: Sequence[Cell]) -> dict[str, bytes]:
+    figures = {}
+    if any(run.samples for run in runs):
+        figures["lengths.png"] = plots.lengths(runs)
+    if any(run.steps for run in runs):
+        figures["training.png"] = plots.training(runs)
+    for benchmark in _benchmarks(cells):
+        mine = [cell for cell in cells if cell.benchmark == benchmark]
+        figures[f"pass_at-{benchmark}.png"] = plots.pass_at(mine)
+    return figures
+
+
+def _page(
+    runs: Sequence[RunFiles],
+    absent: Sequence[str],
+    cells: Sequence[Cell],
+    gaps: Sequence[Gap],
+    figures: dict[str, bytes],
+) -> str:
+    # Autoescape is not left to the file's name: completions are hostile text.
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": number, "percent": percent, "interval": interval, "points": points,
+        "p_value": p_value, "law": law,
+    }  # fmt: skip
+    first_drawn = next((run for run in runs if run.samples), None)
+    first_scored = next((run for run in runs if run.scores), None)
+    return environment.get_template("report.html.jinja").render(
+        runs=runs,
+        absent=absent,
+        config=runs[0].config,
+        benchmarks=_benchmarks(cells),
+        cells=cells,
+        gaps=gaps,
+        conclusions=conclusions(gaps, len(runs)),
+        missing=missing(runs, absent),
+        figures={name: base64.b64encode(data).decode() for name, data in figures.items()},
+        metrics=METRICS,
+        sandboxes=_distinct(s["sandbox"] for run in runs for s in run.scores.values()),
+        fingerprints={
+            model: _distinct(
+                s["fingerprint"] for run in runs for p, s in run.scores.items() if p[2] == model
+            )
+            for model in findings.MODELS
+        },
+        sampled=first_drawn and excerpts.training(first_drawn, NUM_SAMPLES),
+        sampled_from=first_drawn,
+        pairs=first_scored and excerpts.pairs(first_scored, NUM_TASKS),
+        pairs_from=first_scored,
+        colors=plots.COLORS,
+    )
+
+
+def missing(runs: Sequence[RunFiles], absent: Sequence[str]) -> list[str]:
+    """One line for each stage that is not done everywhere."""
+    several = len(runs) + len(absent) > 1
+    lines = [f"not run: every stage of {name}" for name in absent]
+    for run in runs:
+        where = f" ({run.name})" if several else ""
+        for stage, state in run.status.items():
+            if state == "not run":
+                lines.append(f"not run: {stage}{where}")
+            elif state != "done":
+                lines.append(f"not finished: {stage}{where}, {state}")
+    return lines
+
+
+def conclusions(gaps: Sequence[Gap], num_runs: int) -> list[str]:
+    """What the comparisons say, in sentences: where the student stands, by benchmark and k."""
+    lines = []
+    for benchmark, k in dict.fromkeys((gap.benchmark, gap.k) for gap in gaps):
+        mine = [gap for gap in gaps if (gap.benchmark, gap.k) == (benchmark, k)]
+        same = [gap for gap in mine if gap.kind == "same"]
+        parts = []
+        for verdict in ("better", "worse", "not distinguishable"):
+            names = [
+                f"{gap.base_decode} ({points(gap.difference.value)})"
+                for gap in same
+                if gap.verdict == verdict
+            ]
+            linked = " from the base" if verdict == "not distinguishable" else ""
+            parts.append(f"{verdict}{linked} at {', '.join(names) if names else 'none'}")
+        if same:
+            told = "; ".join(parts)
+            lines.append(f"{benchmark}, pass@{k}, both at the same decoding: student {told}.")
+        for gap in (gap for gap in mine if gap.kind == "own"):
+            lines.append(
+                f"{benchmark}, pass@{k}, each at its own decoding (base {gap.base_decode}, student "
+                f"{gap.student_decode}): student {gap.verdict}, {points(gap.difference.value)} "
+                f"points {interval(gap.difference, signed=True)}, "
+                f"p {p_value(gap.difference.p_value)}."
+            )
+    if lines and num_runs == 1:
+        lines.append("One seed: these verdicts are about this one student, not about the method.")
+    return lines
+
+
+def percent(value: float) -> str:
+    """A share in percent with one digit, without the sign."""
+    return f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def interval(estimate: Estimate | Difference, signed: bool = False) -> str:
+    """The ends of an interval in percent or, `signed`, in points."""
+    show = points if signed else percent
+    return f"[{show(estimate.low)}, {show(estimate.high)}]"
+
+
+def p_value(value: float) -> str:
+    """A p-value with three digits after the point."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def number(value: Any) -> str:
+    """A value of the config or of the counts as short text."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, int) or (value.is_integer() and abs(value) < 1e12):
+        return f"{int(value):,}" if abs(value) >= 10_000 else str(int(value))
+    return f"{value:.4g}"
+
+
+def law(decode: dict[str, Any]) -> str:
+    """A sampling law in words, truncation only where it is on."""
+    if decode["temperature"] == 0:
+        return "greedy"
+    parts = [f"T {decode['temperature']:g}"]
+    parts += [f"top-k {decode['top_k']}"] if decode["top_k"] else []
+    parts += [f"top-p {decode['top_p']:g}"] if decode["top_p"] < 1 else []
+    parts += [f"min-p {decode['min_p']:g}"] if decode.get("min_p") else []
+    return ", ".join(parts)
+
+
+def _benchmarks(cells: Sequence[Cell]) -> list[str]:
+    return _distinct(cell.benchmark for cell in cells)
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def _write(folder: pathlib.Path, files: dict[str, bytes]) -> None:
+    """Puts `files` into `folder`, all written beside it first, the page last.
+
+    Each is renamed into place. The page holds its own copies of the figures, so whatever stops
+    this, the page is whole: the old one or the new one.
+    """
+    beside = folder.parent / f".{folder.name}.partial"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    for name, data in files.items():
+        with open(beside / name, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in sorted(files, key=lambda name: name == PAGE):
+        os.replace(beside / name, folder / name)
+    beside.rmdir()
+    for old in folder.glob("pass_at-*.png"):
+        if old.name not in files:
+            old.unlink()  # Of a benchmark that is no longer evaluated.
+
+
+def _print(
+    runs: Sequence[RunFiles], absent: Sequence[str], cells: Sequence[Cell], gaps: Sequence[Gap]
+) -> None:
+    """The table on the terminal; plain aligned text where there is none."""
+    if sys.stdout.isatty():
+        console, box = Console(), rich.box.SIMPLE_HEAD
+    else:
+        console, box = Console(width=160, color_system=None), None
+    for line in missing(runs, absent):
+        console.print(Text(line))
+    rows: list[tuple[str, ...]] = []
+    if gaps:
+        heads = (
+            "benchmark",
+            "pass@",
+            "decoding",
+            "base %",
+            "student %",
+            "points",
+            "p",
+            "student is",
+        )
+        for gap in gaps:
+            own = f"own: {gap.base_decode} / {gap.student_decode}"
+            rows.append((
+                gap.benchmark, str(gap.k), gap.base_decode if gap.kind == "same" else own,
+                f"{percent(gap.base.value)} {interval(gap.base)}",
+                f"{percent(gap.student.value)} {interval(gap.student)}",
+                f"{points(gap.difference.value)} {interval(gap.difference, signed=True)}",
+                p_value(gap.difference.p_value), gap.verdict,
+            ))  # fmt: skip
+    elif cells:
+        heads = ("benchmark", "pass@", "decoding", "model", "%")
+        for cell in cells:
+            for k, pooled in cell.pass_at.items():
+                shown = f"{percent(pooled.over_all.value)} {interval(pooled.over_all)}"
+                rows.append((cell.benchmark, str(k), cell.decode["name"], cell.model, shown))
+    else:
+        return
+    table = Table(*heads, box=box, pad_edge=box is not None)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+    agree = collections.Counter(gap.verdict for gap in gaps)
+    if agree:
+        console.print(Text(", ".join(f"{verdict}: {count}" for verdict, count in agree.items())))
