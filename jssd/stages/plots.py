@@ -34,7 +34,7 @@ def _png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
     def drawn(*args) -> bytes:
         with matplotlib.rc_context(_STYLE):
             figure, out = draw(*args), io.BytesIO()
-            figure.savefig(out, format="png", dpi=150, metadata={"Software": None})
+            figure.savefig(out, format="png", dpi=200, metadata={"Software": None})
         return out.getvalue()
 
     return drawn
@@ -45,7 +45,7 @@ def lengths(runs: Sequence[RunFiles]) -> Figure:
     """Completion lengths in tokens, drawn and kept for training, summed over `runs`."""
     drawn, kept = _histogram(runs, "samples"), _histogram(runs, "data")
     bins = sorted({*drawn, *kept})
-    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+    figure = Figure(figsize=(7.2, 2.8), layout="constrained")
     axes = figure.subplots()
     at = range(len(bins))
     axes.bar(at, [drawn.get(b, 0) for b in bins], 0.8, color="#c9d3de", label="drawn")
@@ -115,7 +115,7 @@ def pass_at(cells: Sequence[Cell]) -> Figure:
                 values = [100 * e.value for e in cell.pass_at[k].by_seed.values()]
                 if len(values) > 1:
                     axes.plot(values, [row + 0.13] * len(values), "|", ms=6, color=COLORS[model])
-        axes.set(title=f"pass@{k}", xlabel="percent of problems")
+        axes.set(title=f"pass@{k}", xlabel="percent")
         axes.set_yticks(range(len(decodes)), decodes)
         axes.set_ylim(len(decodes) - 0.5, -0.5)
         low, high = axes.get_xlim()

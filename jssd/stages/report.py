@@ -25,13 +25,13 @@ NUM_SAMPLES = 24  # Training samples to read on the page.
 NUM_TASKS = 32  # Evaluated tasks to read, over all decodings.
 # The curves' keys, each with what it says.
 METRICS = {
-    "loss": "loss, nats per response token",
+    "loss": "loss, nats",
     "kept_mass": "KeptMass",
     "compression": "−log KeptMass, nats",
     "grad_norm": "gradient norm",
     "learning_rate": "learning rate",
-    "tokens_per_s": "tokens per second",
-    "seconds_per_step": "seconds per step",
+    "tokens_per_s": "tokens/s",
+    "seconds_per_step": "s/step",
 }
 
 
@@ -82,6 +82,7 @@ def _page(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        extensions=["jinja2.ext.do"],
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -100,7 +101,7 @@ def _page(
         gaps=gaps,
         conclusions=conclusions(gaps, len(runs)),
         missing=missing(runs, absent),
-        figures={name: base64.b64encode(data).decode() for name, data in figures.items()},
+        figures={name: _embedded(data) for name, data in figures.items()},
         metrics=METRICS,
         sandboxes=_distinct(s["sandbox"] for run in runs for s in run.scores.values()),
         fingerprints={
@@ -115,6 +116,12 @@ def _page(
         pairs_from=first_scored,
         colors=plots.COLORS,
     )
+
+
+def _embedded(png: bytes) -> dict[str, Any]:
+    """A figure for the page, at half its pixels so that it stays sharp on fine screens."""
+    width = int.from_bytes(png[16:20])  # Of the header, which every PNG begins with.
+    return {"width": width // 2, "base64": base64.b64encode(png).decode()}
 
 
 def missing(runs: Sequence[RunFiles], absent: Sequence[str]) -> list[str]:
@@ -134,6 +141,7 @@ def missing(runs: Sequence[RunFiles], absent: Sequence[str]) -> list[str]:
 def conclusions(gaps: Sequence[Gap], num_runs: int) -> list[str]:
     """What the comparisons say, in sentences: where the student stands, by benchmark and k."""
     lines = []
+    linked = {"not distinguishable": "not distinguishable from the base"}
     for benchmark, k in dict.fromkeys((gap.benchmark, gap.k) for gap in gaps):
         mine = [gap for gap in gaps if (gap.benchmark, gap.k) == (benchmark, k)]
         same = [gap for gap in mine if gap.kind == "same"]
@@ -144,16 +152,16 @@ def conclusions(gaps: Sequence[Gap], num_runs: int) -> list[str]:
                 for gap in same
                 if gap.verdict == verdict
             ]
-            linked = " from the base" if verdict == "not distinguishable" else ""
-            parts.append(f"{verdict}{linked} at {', '.join(names) if names else 'none'}")
+            told = linked.get(verdict, verdict)
+            parts.append(f"{told} at {', '.join(names) if names else 'none'}")
         if same:
-            told = "; ".join(parts)
-            lines.append(f"{benchmark}, pass@{k}, both at the same decoding: student {told}.")
+            stands = "; ".join(parts)
+            lines.append(f"{benchmark}, pass@{k}, both at the same decoding: student {stands}.")
         for gap in (gap for gap in mine if gap.kind == "own"):
             lines.append(
                 f"{benchmark}, pass@{k}, each at its own decoding (base {gap.base_decode}, student "
-                f"{gap.student_decode}): student {gap.verdict}, {points(gap.difference.value)} "
-                f"points {interval(gap.difference, signed=True)}, "
+                f"{gap.student_decode}): student {linked.get(gap.verdict, gap.verdict)}, "
+                f"{points(gap.difference.value)} points {interval(gap.difference, signed=True)}, "
                 f"p {p_value(gap.difference.p_value)}."
             )
     if lines and num_runs == 1:
