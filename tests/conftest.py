@@ -1,5 +1,4 @@
-"""What every test runs under: eight simulated CPU devices, a cache of compiled programs, and types
-that are checked at each call.
+"""What every test runs under: eight simulated CPU devices and a cache of compiled programs.
 
 Warnings are errors; the exceptions are named in pyproject.toml.
 """
@@ -14,9 +13,5 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax  # noqa: E402
-import jaxtyping  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
-# Every annotated function of jssd checks its arguments and its result. The hook has to be in place
-# before a test file imports jssd.
-jaxtyping.install_import_hook("jssd", "beartype.beartype")

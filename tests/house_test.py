@@ -1,4 +1,4 @@
-"""The rules of the house that a machine can check: docstrings, sizes, floors, and who loads what."""
+"""The house rules that a machine can check: docstrings, sizes, floors, and who loads what."""
 
 import ast
 import pathlib
@@ -17,6 +17,7 @@ CHECKED = [
     *sorted((ROOT / "third_party").glob("*.py")),
 ]
 CEILING = 340  # Lines. A file much over 300 holds two things.
+OWN_CEILING = {"jssd/config.py": 400}  # One page for every knob, and its rule.
 # A room, or a file of the top level, may import only from lower floors. Files of one room may
 # import one another.
 FLOORS = {
@@ -72,7 +73,8 @@ def test_module_says_what_it_is(path):
 @pytest.mark.parametrize("path", MODULES, ids=_name)
 def test_module_fits_the_head(path):
     lines = len(path.read_text().splitlines())
-    assert lines <= CEILING, f"{_name(path)} has {lines} lines, more than {CEILING}. Split it."
+    ceiling = OWN_CEILING.get(_name(path), CEILING)
+    assert lines <= ceiling, f"{_name(path)} has {lines} lines, more than {ceiling}. Split it."
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)
