@@ -62,7 +62,8 @@ class Model:
         """Float32 logits [B, T, V] of int token ids [B, T]; position t predicts token t + 1.
 
         Raises:
-          ValueError: not a [B, T] array of ids below the vocabulary size, or longer than the context.
+          ValueError: not a [B, T] array of ids below the vocabulary size, or longer than the
+            context.
         """
         tokens_BT = np.asarray(token_ids)
         if (
@@ -71,7 +72,8 @@ class Model:
             or not np.issubdtype(tokens_BT.dtype, np.integer)
         ):
             raise ValueError(
-                f"token_ids must be integers of shape [B, T], not {tokens_BT.dtype} {list(tokens_BT.shape)}."
+                f"token_ids must be integers of shape [B, T], not {tokens_BT.dtype} "
+                f"{list(tokens_BT.shape)}."
             )
         if tokens_BT.min() < 0 or tokens_BT.max() >= self.cfg.vocab_size:
             raise ValueError(f"token ids must lie in [0, {self.cfg.vocab_size}).")
@@ -93,8 +95,8 @@ class Model:
         """Draws `n` completions of each prompt.
 
         Args:
-          prompts: each a string (raw text), a list of chat messages (`{"role": ..., "content": ...}`, the model's
-            template is applied), or a list of token ids.
+          prompts: each a string (raw text), a list of chat messages (dicts with "role" and
+            "content"; the model's template is applied), or a list of token ids.
           sampling: the law; by default the model's own at temperature 1.
           n: completions per prompt.
           max_new_tokens: a completion that reaches it ends with finish_reason "length".
@@ -105,7 +107,8 @@ class Model:
           For each prompt, in order, its `n` completions.
 
         Raises:
-          ValueError: an empty prompt, ids outside the vocabulary, or a prompt that leaves no room in the context.
+          ValueError: an empty prompt, ids outside the vocabulary, or a prompt that leaves no room
+            in the context.
         """
         if isinstance(prompts, str):
             raise ValueError(
@@ -154,14 +157,15 @@ class Model:
         return tuple(ids)
 
     def _engine(self, longest: int, num_stops: int) -> Engine:
-        """An engine with room for `longest` tokens; sizes are rounded up so that calls share programs."""
+        """An engine with room for `longest` tokens; sizes are rounded up: calls share programs."""
         size = max(256, 1 << (longest - 1).bit_length())
         num_stops = max(8, num_stops)
-        if self._decoding_params is None:
-            self._decoding_params = jax.jit(transformer.unstack)(self.params)
+        params = self._decoding_params
+        if params is None:
+            params = self._decoding_params = jax.jit(transformer.unstack)(self.params)
         if size not in self._engines or self._engines[size].num_stop_ids < num_stops:
             self._engines[size] = Engine(
-                self._decoding_params,
+                params,
                 self.cfg,
                 num_slots=NUM_SLOTS,
                 max_len=size,
@@ -178,7 +182,8 @@ def load(path: str, dtype: str | None = None) -> Model:
       dtype: "float32" or "bfloat16" converts the weights; None keeps the checkpoint's.
 
     Raises:
-      FileNotFoundError, ValueError: it is missing, broken or of an architecture that is not implemented.
+      FileNotFoundError, ValueError: it is missing, broken or of an architecture that is not
+        implemented.
     """
     if dtype not in (None, "float32", "bfloat16"):
         raise ValueError(f"dtype={dtype!r} must be None, 'float32' or 'bfloat16'.")

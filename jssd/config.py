@@ -159,6 +159,9 @@ class EvalConfig:
     bootstrap: int = 10000  # Resamples of the problems for the 95 percent intervals.
     # "auto" takes the strongest way there is; or "bwrap", "unshare", "uid", "rlimit".
     sandbox: str = "auto"
+    # What of an answer is the program: "last_fence" (the paper's), or "defining_fence", the last
+    # fenced block that defines the function asked for.
+    extraction: str = "last_fence"
     workers: int = 2  # Programs graded at once.
     timeout: float = 10.0  # Seconds per program.
     memory_mb: int = 512  # Address space per program.
@@ -319,6 +322,11 @@ def validate(config: Config) -> None:
         "must be auto, bwrap, unshare, uid or rlimit",
     )
     rule(config.evaluate.timeout > 0, "evaluate.timeout", "must be above 0 seconds")
+    rule(
+        config.evaluate.extraction in ("last_fence", "defining_fence"),
+        "evaluate.extraction",
+        "must be last_fence or defining_fence",
+    )
     axes = dataclasses.asdict(config.mesh)
     if any(size < 1 and size != -1 for size in axes.values()) or list(axes.values()).count(-1) > 1:
         errors.append(

@@ -1,9 +1,9 @@
 """The command: flags, config, mesh, then the named stages in order.
 
-    python -m jssd.main --config=configs/demo.py --workdir=runs/demo --stages=sample,sft,export,evaluate,report
+    python -m jssd.main --config=configs/demo.py --workdir=runs/demo --stages=sample,sft
 
-A user's mistake ends in one line and exit code 2; a run that cannot go on (a loss that is not finite, a full disk) in one
-line and exit code 1.
+A user's mistake ends in one line and exit code 2; a run that cannot go on (a loss that is not
+finite, a full disk) in one line and exit code 1.
 """
 
 import copy
@@ -11,7 +11,7 @@ import dataclasses
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from jssd.config import STAGES, Config, to_dict, validate
@@ -27,6 +27,8 @@ _STAGES = flags.DEFINE_list("stages", list(STAGES), f"Which stages to run, of {'
 
 def main(argv: list[str]) -> None:
     """Runs the stages; turns expected errors into one line."""
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell every step they take.
     try:
         if len(argv) > 1:
             raise ValueError(
@@ -42,7 +44,8 @@ def main(argv: list[str]) -> None:
 
 
 def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
-    """Runs `stages` in their fixed order; with `config.seeds` above 1, once in each of `workdir/seed-*`.
+    """Runs `stages` in their fixed order; with `config.seeds` above 1, once in each
+    `workdir/seed-*`.
 
     Raises:
       ValueError: an unknown stage, a broken config, or a work directory of another experiment.
@@ -54,8 +57,6 @@ def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None
     workdir.mkdir(parents=True, exist_ok=True)
     if config.compile_cache:
         _cache_programs(workdir / ".cache")
-    from jssd.stages import report  # Late: flags and config mistakes answer before JAX loads.
-
     runs = [(workdir, config)]
     if config.seeds > 1:
         runs = [(workdir / f"seed-{i}", _reseeded(config, i)) for i in range(config.seeds)]
@@ -64,6 +65,8 @@ def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None
             seeded, folder, [stage for stage in STAGES if stage in stages and stage != "report"]
         )
     if "report" in stages:
+        from jssd.stages import report  # Late: config mistakes answer before JAX loads.
+
         report.run([folder for folder, _ in runs], workdir / "report")
 
 

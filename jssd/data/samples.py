@@ -182,9 +182,10 @@ class SampleWriter:
         os.fsync(self._file.fileno())
 
     def finish(self) -> None:
-        """Closes the file, sorts its lines by prompt id and sample number, and gives it its own name.
+        """Closes the file, sorts its lines by prompt id and sample number, and renames it.
 
-        Completions end in an order that a kill and a restart change; sorted, the bytes are the same.
+        Completions end in an order that a kill and a restart change; sorted, the bytes are the
+        same.
         """
         self.close()
         lines = self._partial.read_bytes().splitlines(keepends=True)

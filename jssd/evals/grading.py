@@ -50,6 +50,7 @@ def grade_many(
     tasks: Sequence[Task],
     completions: Sequence[str],
     *,
+    rule: str = "last_fence",
     sandbox: Sandbox,
     workers: int,
     timeout: float,
@@ -71,7 +72,9 @@ def grade_many(
         )
     places: dict[tuple[int, str | None], list[int]] = {}
     for place, (task, completion) in enumerate(zip(tasks, completions, strict=True)):
-        places.setdefault((id(task), extract_code(completion)), []).append(place)
+        places.setdefault((id(task), extract_code(completion, task.entry_point, rule)), []).append(
+            place
+        )
     grades: list[Grade | None] = [None] * len(tasks)
     num_done = 0
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:

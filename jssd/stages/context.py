@@ -1,4 +1,4 @@
-"""What every stage of a run shares: the config, the work directory, the mesh, and the base model on disk."""
+"""What every stage of a run shares: the config, the work directory, the mesh, the base model."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ class Run:
     mesh: jax.sharding.Mesh
 
     def base_folder(self) -> pathlib.Path:
-        """The base model as a Hugging Face folder; a .gguf file is converted once into `workdir/base`."""
+        """The base model as a Hugging Face folder; a .gguf file becomes one in `workdir/base`."""
         source = hub.resolve(self.config.model.path, self.config.model.revision)
         if source.suffix != ".gguf":
             return source
@@ -37,7 +37,7 @@ class Run:
         return Tokenizer(self.base_folder())
 
     def load(self, folder: pathlib.Path, dtype: str = "") -> tuple[ModelConfig, transformer.Params]:
-        """A model from a Hugging Face folder, laid out on the mesh; `dtype` "" follows the config."""
+        """A model from a Hugging Face folder, on the mesh; `dtype` "" follows the config."""
         return hf.load(folder, dtype=as_dtype(dtype or self.config.model.dtype))
 
     def writer(self, stage: str) -> Writer:
@@ -51,24 +51,24 @@ def as_dtype(name: str):
 
 
 def for_decoding(params: transformer.Params, mesh: jax.sharding.Mesh) -> transformer.Params:
-    """Weights as the sampler wants them: unstacked, and on a mesh whose axes the compiler fills in.
+    """Weights as the sampler wants them: unstacked, on a mesh whose axes the compiler fills in.
 
-    A single device needs no mesh at all. Over several, rows of a cache are written at different positions, which explicit
-    axes do not express; with automatic ones the compiler keeps the weights' split and places the rest.
+    Rows of the cache are written at different positions, which explicit axes do not express; with
+    automatic ones the compiler keeps the weights' split and places the rest.
     """
     with jax.set_mesh(mesh):
         params = jax.jit(transformer.unstack)(params)
-    if mesh.size == 1:
-        return jax.device_put(params, mesh.devices.item())
     automatic = sharding.automatic(mesh)
-    place = lambda leaf: jax.device_put(
-        leaf, jax.sharding.NamedSharding(automatic, leaf.sharding.spec)
-    )
+
+    def place(leaf: jax.Array) -> jax.Array:
+        assert isinstance(leaf.sharding, jax.sharding.NamedSharding)
+        return jax.device_put(leaf, jax.sharding.NamedSharding(automatic, leaf.sharding.spec))
+
     return jax.tree.map(place, params)
 
 
 def freeze_settings(folder: pathlib.Path, settings: dict) -> None:
-    """Writes the settings a folder was made with, or checks that they are the ones it was made with.
+    """Writes the settings a folder is made with, or checks them against those it was begun with.
 
     Raises:
       ValueError: the folder was begun with other settings; names those that differ.
@@ -84,7 +84,8 @@ def freeze_settings(folder: pathlib.Path, settings: dict) -> None:
                 f"{key} was {found.get(key)}, now {settings.get(key)}" for key in changed
             )
             raise ValueError(
-                f"{folder} was begun with other settings: {told}. Use a fresh --workdir or restore them."
+                f"{folder} was begun with other settings: {told}. "
+                "Use a fresh --workdir or restore them."
             )
         return
     write_json(path, settings)
@@ -112,7 +113,7 @@ def write_json(path: pathlib.Path, tree) -> None:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a text file beside the target, then renames. On many hosts the first process writes."""
+    """Writes text beside the target, then renames. On many hosts the first process writes."""
     if jax.process_index() != 0:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

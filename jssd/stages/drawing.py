@@ -1,4 +1,7 @@
-"""Draws completions into a sample file, going on where an earlier run was killed: shared by sampling and evaluation."""
+"""Draws completions into a sample file, going on where an earlier run was killed.
+
+Shared by sampling and evaluation.
+"""
 
 import pathlib
 import time
@@ -63,7 +66,7 @@ class Drawer:
         writer: Writer,
         keep_support: bool = True,
     ) -> None:
-        """Draws `n` completions of each prompt into `path`, unless it is complete. Records end up in a fixed order."""
+        """Draws `n` completions of each prompt into `path`, in a fixed order; not if complete."""
         if path.exists():
             return
         lens = {prompt.id: len(prompt.token_ids) for prompt in prompts}
@@ -106,7 +109,8 @@ class Drawer:
                 seconds=round(seconds, 1),
             )
             writer.line(
-                f"{path}: {len(requests)} completions, {tokens} tokens, {tokens / seconds:.0f} tokens/s"
+                f"{path}: {len(requests)} completions, {tokens} tokens, "
+                f"{tokens / seconds:.0f} tokens/s"
             )
 
     def _record(

@@ -1,4 +1,4 @@
-"""Stage evaluate: pass@k of base and student at each decoding, and their paired differences, into `eval/`."""
+"""Stage evaluate: pass@k of base and student at each decoding, and their differences: `eval/`."""
 
 import dataclasses
 import json
@@ -127,6 +127,7 @@ def _grade(
         grades = grading.grade_many(
             [by_id[record.prompt_id] for record in drawn],
             [record.text for record in drawn],
+            rule=config.extraction,
             sandbox=box,
             workers=config.workers,
             timeout=config.timeout,
@@ -157,7 +158,8 @@ def _grade(
     context.write_json(place / "scores.json", scores)
     best = scores["pass_at"]["1"]
     writer.line(
-        f"{model} on {name} at {law.name}: pass@1 {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}]"
+        f"{model} on {name} at {law.name}: pass@1 {best['value']:.3f} "
+        f"[{best['low']:.3f}, {best['high']:.3f}]"
     )
 
 

@@ -2,9 +2,10 @@
 
 import jax
 
+from jssd.model import config as model_config
 from jssd.model import transformer
-from jssd.stages.context import Run, as_dtype, section
 from jssd.stages import context
+from jssd.stages.context import Run, as_dtype
 from jssd.weights import hf
 from jssd.weights.checkpoint import Checkpointer
 
@@ -12,11 +13,11 @@ from jssd.weights.checkpoint import Checkpointer
 def run(run: Run) -> None:
     """Exports the last checkpoint. Finds `export/` complete and returns when it was done before."""
     config, folder = run.config, run.workdir / "export"
-    context.freeze_settings(run.workdir / "train", section(config, "filter", "train"))
+    context.freeze_settings(run.workdir / "train", context.section(config, "filter", "train"))
     if folder.exists():
         return
     source = run.base_folder()
-    cfg = context_config(source)
+    cfg = model_config.from_hf(hf.read_config(source))
     with (
         jax.set_mesh(run.mesh),
         Checkpointer(run.workdir / "checkpoints", keep_last=config.train.keep_last) as saved,
@@ -24,7 +25,8 @@ def run(run: Run) -> None:
         step = saved.latest_step()
         if step is None or step < config.train.num_steps:
             raise ValueError(
-                f"{run.workdir}/checkpoints stands at step {step or 0} of train.num_steps={config.train.num_steps}. "
+                f"{run.workdir}/checkpoints stands at step {step or 0} of "
+                f"train.num_steps={config.train.num_steps}. "
                 "Run stage sft first."
             )
         like = transformer.abstract_params(cfg, as_dtype(config.train.param_dtype))
@@ -40,13 +42,6 @@ def run(run: Run) -> None:
             dtype=as_dtype(config.export.dtype),
             shard_bytes=config.export.shard_bytes,
             name=f"{config.name or 'jssd'} student",
-            base_model=config.model.path if not source.samefile(config.model.path) else "",
+            base_model=config.model.path,
         )
     print(f"exported step {step} to {folder}", flush=True)
-
-
-def context_config(folder):
-    """The architecture of a Hugging Face folder."""
-    from jssd.model import config as model_config
-
-    return model_config.from_hf(hf.read_config(folder))

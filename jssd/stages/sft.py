@@ -36,7 +36,8 @@ def run(run: Run) -> None:
                 state, position, meta = restored
                 if meta["fingerprint"] != name:
                     raise ValueError(
-                        f"{run.workdir}/checkpoints was trained from weights {meta['fingerprint']}, model.path gives "
+                        f"{run.workdir}/checkpoints was trained from weights "
+                        f"{meta['fingerprint']}, model.path gives "
                         f"{name}. Use a fresh --workdir or the first model."
                     )
                 batches.set_state(position)
@@ -59,11 +60,12 @@ def run(run: Run) -> None:
 
 
 def _check_origin(drawn: list[samples.Sample], name: str, allowed: bool) -> None:
-    """Refuses samples that other weights drew: self-distillation trains a model on its own answers."""
+    """Refuses samples that other weights drew: a model is trained on its own answers."""
     foreign = sorted({sample.fingerprint for sample in drawn} - {name})
     if foreign and not allowed:
         raise ValueError(
-            f"samples were drawn by weights {', '.join(foreign)}, but model.path holds {name}. Sample again, or set "
+            f"samples were drawn by weights {', '.join(foreign)}, but model.path holds {name}. "
+            "Sample again, or set "
             "train.allow_foreign_samples=True if you mean to distil another model."
         )
 
@@ -88,7 +90,8 @@ def _batches(run: Run, drawn: list[samples.Sample], writer) -> pipeline.Batches:
     )
     report = batches.report()
     writer.line(
-        f"an epoch is {report['batches_per_epoch']:.1f} batches, rows are {report['pack_efficiency']:.0%} full, "
+        f"an epoch is {report['batches_per_epoch']:.1f} batches, rows are "
+        f"{report['pack_efficiency']:.0%} full, "
         f"{report['loss_tokens_per_batch']:.0f} response tokens a batch"
     )
     context.write_json(

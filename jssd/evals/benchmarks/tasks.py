@@ -98,7 +98,7 @@ def _function_task(head: str, words: str, code: str, inputs: list[tuple[Any, ...
     exec(reference, scope)
     return Task(
         id=f"tasks/fn/{name}",
-        statement=f"Write a Python function `{head}`. {words}",
+        statement=words,
         starter_code=f"def {head}:\n{doc}\n",
         entry_point=name,
         # The reference gets a copy, so that not even a careless one could change its own test.
@@ -111,7 +111,7 @@ def _stdin_task(name: str, words: str, code: str, inputs: list[tuple[Any, ...]])
     reference = code + "\n"
     return Task(
         id=f"tasks/io/{name}",
-        statement=f"Write a Python program that reads standard input. {words}",
+        statement=words,
         tests=tuple(StdinTest(stdin, _stdout(reference, stdin)) for (stdin,) in inputs),
         reference=reference,
     )

@@ -172,7 +172,7 @@ def test_starter_code_is_the_head_with_the_statement_as_docstring():
         assert isinstance(function, ast.FunctionDef) and function.name == task.entry_point
         head = task.starter_code.partition(":\n")[0].removeprefix("def ")
         words = " ".join((ast.get_docstring(function) or "").split())
-        assert task.statement == f"Write a Python function `{head}`. {words}"
+        assert task.statement == words
         assert task.reference.startswith(f"def {head}:\n")
 
 

@@ -1,0 +1,90 @@
+"""What users get wrong: one clear line, an exit code that is not 0, and earlier work intact."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.e2e import conftest
+
+pytestmark = pytest.mark.slow
+
+
+def _one_line(done, *parts: str) -> None:
+    assert done.returncode not in (0, None), done.stdout
+    assert "Traceback" not in done.stderr, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    for part in parts:
+        assert part in lines[0], lines[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--config.model.path=no/such/model/here"], ["no/such/model/here"]),
+        (["--config.sampling.top_p=1.5"], ["sampling.top_p=1.5", "(0, 1]"]),
+        (["--config.sampling.max_new_tokens=1020"], ["context", "1024", "max_new_tokens"]),
+        (["--config.prompts.source=missing.jsonl"], ["missing.jsonl"]),
+        (["--config.prompts.template=nope"], ["nope", "task"]),
+        (["--config.mesh.tensor=3"], ["mesh", "3"]),
+        (["--stages=smaple"], ["smaple", "sample"]),
+        (["--stages=sft"], ["samples"]),
+        (["--stages=report"], ["config.json"]),
+        (["extra"], ["extra"]),
+    ],
+)
+def test_bad_settings(tiny, tmp_path, flags, parts):
+    _one_line(conftest.cli(tiny, tmp_path / "run", *flags), *parts)
+
+
+def test_a_typo_in_a_flag_names_it(tiny, tmp_path):
+    done = conftest.cli(tiny, tmp_path / "run", "--config.sampling.temprature=1.0")
+    assert done.returncode != 0
+    assert "temprature" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_model_that_is_not_implemented(tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / "root")
+    config = tmp_path / "root" / "model" / "config.json"
+    config.write_text(config.read_text().replace('"llama"', '"gpt_oss"'))
+    flag = f"--config.model.path={tmp_path / 'root' / 'model'}"
+    _one_line(conftest.cli(tiny, tmp_path / "run", flag), "gpt_oss", "llama")
+
+
+def test_a_cut_weight_file(tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / "root")
+    weights = tmp_path / "root" / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    flag = f"--config.model.path={tmp_path / 'root' / 'model'}"
+    _one_line(conftest.cli(tiny, tmp_path / "run", flag), "model.safetensors")
+
+
+def test_a_corrupt_sample_line_is_named_and_kept(tiny, tmp_path):
+    workdir = tmp_path / "run"
+    assert conftest.cli(tiny, workdir, "--stages=sample").returncode == 0
+    part = workdir / "samples" / "part-00000.jsonl"
+    lines = part.read_text().splitlines()
+    lines[3] = lines[3][:40]
+    part.write_text("\n".join(lines) + "\n")
+    before = part.read_bytes()
+    _one_line(conftest.cli(tiny, workdir, "--stages=sft"), "part-00000.jsonl:4")
+    assert part.read_bytes() == before
+
+
+def test_samples_of_other_weights_are_refused_unless_allowed(tiny, tmp_path):
+    workdir = tmp_path / "run"
+    assert conftest.cli(tiny, workdir, "--stages=sample").returncode == 0
+    part = workdir / "samples" / "part-00000.jsonl"
+    rows = [json.loads(line) | {"fingerprint": "other"} for line in part.read_text().splitlines()]
+    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _one_line(conftest.cli(tiny, workdir, "--stages=sft"), "other", "allow_foreign_samples")
+
+
+def test_nothing_left_after_filters(tiny, tmp_path):
+    workdir = tmp_path / "run"
+    flags = ["--stages=sample,sft", "--config.filter.drop_shortest_percent=99.9"]
+    flags += ["--config.filter.truncated=drop", "--config.filter.drop_stubs=True"]
+    flags += ["--config.sampling.max_new_tokens=1"]
+    _one_line(conftest.cli(tiny, workdir, *flags), "filter leaves none")
+    assert (workdir / "samples" / "part-00000.jsonl").exists()
