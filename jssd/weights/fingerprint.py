@@ -1,5 +1,6 @@
 """A short name for the values of a parameter tree."""
 
+import functools
 import hashlib
 
 import jax
@@ -14,37 +15,72 @@ def fingerprint(params: dict) -> str:
 
     The same values give the same digits on any mesh, and in any dtype that holds them exactly
     (bfloat16 weights stored as float32, say). Integer sums do not depend on their order, so each
-    device adds up its own part and no weight travels. It guards against mix-ups, not against
-    forgery: the mixing is not cryptographic.
+    device adds up its own part and no weight travels. On many hosts all processes must call it. It
+    guards against mix-ups, not against forgery: the mixing is not cryptographic.
     """
-    sums = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        name = ".".join(str(key.key) for key in path)
-        sums[name] = (leaf.shape, _lanes(leaf))  # Dispatched without waiting.
+    leaves = {
+        ".".join(str(key.key) for key in path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+    sums = {name: np.asarray(_sums(leaf)) for name, leaf in leaves.items()}
     digest = hashlib.sha256()
-    for name in sorted(sums):
-        shape, lanes = sums[name]
-        digest.update(f"{name} {shape}".encode())
-        digest.update(np.asarray(lanes).astype("<u4").tobytes())
+    for name in sorted(leaves):
+        digest.update(f"{name} {leaves[name].shape}".encode())
+        digest.update(sums[name].astype("<u4").tobytes())
     return digest.hexdigest()[:32]
 
 
+def _sums(leaf: jax.Array | np.ndarray) -> jax.Array:
+    """uint32 [_LANES]: the lanes of a whole array."""
+    sharding = leaf.sharding if isinstance(leaf, jax.Array) else None
+    if isinstance(sharding, jax.NamedSharding):
+        return _sharded_lanes(leaf, sharding.mesh, sharding.spec)
+    return _lanes(leaf, [0] * leaf.ndim)
+
+
+@functools.partial(jax.jit, static_argnames=("mesh", "spec"))
+def _sharded_lanes(x: jax.Array, mesh: jax.sharding.Mesh, spec: jax.P) -> jax.Array:
+    """The lanes of a sharded array: those of the parts, added up."""
+    axes = [axis for axis in spec if axis]
+    used = tuple(name for axis in axes for name in (axis if isinstance(axis, tuple) else (axis,)))
+
+    def part(x: jax.Array) -> jax.Array:
+        start: list = [0] * x.ndim
+        for dim, axis in enumerate(spec):
+            if axis:
+                start[dim] = jax.lax.axis_index(axis).astype(jnp.uint32) * x.shape[dim]
+        lanes = _lanes(x, start)
+        return jax.lax.psum(lanes, used) if used else lanes
+
+    # Unchecked: the check does not know that a sum over all parts is the same everywhere.
+    return jax.shard_map(part, mesh=mesh, in_specs=spec, out_specs=jax.P(), check_vma=False)(x)
+
+
 @jax.jit
-def _lanes(x: jax.Array) -> jax.Array:
-    """uint32 [_LANES]: sums, modulo 2^32, of each value's bits mixed with its position."""
-    bits = _float32_bits(x)
+def _lanes(x: jax.Array, start: list) -> jax.Array:
+    """uint32 [_LANES]: sums, modulo 2^32, of each value's bits mixed with its position.
+
+    Args:
+      x: a part of an array.
+      start: where in the array the part begins, along each axis.
+    """
     position = jnp.zeros((), jnp.uint32)
-    for axis in range(
-        x.ndim
-    ):  # Per axis: the flat position of a large tensor would not fit in 32 bits.
-        shape = tuple(x.shape[axis] if other == axis else 1 for other in range(x.ndim))
-        along = jnp.arange(x.shape[axis], dtype=jnp.uint32).reshape(shape)
+    for axis, size in enumerate(x.shape):  # By axis: a flat number would not fit in 32 bits.
+        along = jnp.arange(size, dtype=jnp.uint32) + jnp.uint32(start[axis])
+        along = along.reshape([size if other == axis else 1 for other in range(x.ndim)])
         position = _mix(position + along + jnp.uint32(0x9E3779B9 * (axis + 1) % 2**32))
-    lanes = []
-    for lane in range(_LANES):
-        salt = jnp.uint32(0x85EBCA6B * (lane + 1) % 2**32)
-        lanes.append(jnp.sum(_mix(bits ^ _mix(position + salt)), dtype=jnp.uint32))
-    return jnp.stack(lanes)
+    bits = _float32_bits(x)
+    salts = [jnp.uint32(0x85EBCA6B * lane % 2**32) for lane in range(1, _LANES + 1)]
+    mixed = [_mix(bits ^ _mix(position + salt)) for salt in salts]
+    # One reduction of all lanes: XLA then mixes while it adds, and needs no memory for what is
+    # mixed.
+    zeros = [jnp.uint32(0)] * _LANES
+    axes = tuple(range(x.ndim))
+    return jnp.stack(jax.lax.reduce(mixed, zeros, _add_each, axes))
+
+
+def _add_each(left: list[jax.Array], right: list[jax.Array]) -> list[jax.Array]:
+    return [a + b for a, b in zip(left, right)]
 
 
 def _float32_bits(x: jax.Array) -> jax.Array:

@@ -133,7 +133,7 @@ def _convert(path: pathlib.Path, folder: pathlib.Path, dtype: str) -> None:
         write_tensors(
             folder,
             plan,
-            lambda name: _values(file, name, cfg).astype(_DTYPES[dtype]),
+            lambda name: _values(file, name, cfg).astype(_DTYPES[dtype], copy=False),
             shard_bytes=5_000_000_000,
         )
         write_json(folder / "config.json", config)

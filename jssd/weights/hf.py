@@ -122,7 +122,7 @@ def save(
     write_tensors(
         scratch,
         plan.values(),
-        lambda name: _fetch(params, *rows[name]).astype(plan[name].dtype),
+        lambda name: _fetch(params, *rows[name]).astype(plan[name].dtype, copy=False),
         shard_bytes=shard_bytes,
         is_writer=is_writer,
     )
@@ -191,7 +191,7 @@ def _load_row(files: TensorFiles, row: names.Row, cfg, dtype, sharding) -> jax.A
 
     def read(index: tuple[slice, ...]) -> np.ndarray:
         if not row.is_stacked:
-            return _read_part(files, row, None, index, cfg).astype(dtype)
+            return _read_part(files, row, None, index, cfg).astype(dtype, copy=False)
         part = np.empty([len(range(*s.indices(n))) for s, n in zip(index, shape)], dtype)
         for place, layer in enumerate(range(*index[0].indices(cfg.num_layers))):
             part[place] = _read_part(files, row, layer, index[1:], cfg)
@@ -245,11 +245,22 @@ def _fetch(params: dict, row: names.Row, layer: int | None) -> np.ndarray:
     leaf = names.get(params, row.path)
     if layer is not None:
         leaf = _layer(leaf, layer)
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+    return names.to_hf(row, _to_host(leaf))
+
+
+def _to_host(leaf: jax.Array | np.ndarray) -> np.ndarray:
+    """The whole array. Not by `np.asarray`, which would keep a second copy alive with the array."""
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    if not leaf.is_fully_addressable:
         from jax.experimental import multihost_utils
 
-        leaf = multihost_utils.process_allgather(leaf, tiled=True)
-    return names.to_hf(row, np.asarray(leaf))
+        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+    host = np.empty(leaf.shape, leaf.dtype)
+    for shard in leaf.addressable_shards:
+        if shard.replica_id == 0:
+            host[shard.index] = np.asarray(shard.data)
+    return host
 
 
 @jax.jit
