@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
@@ -90,7 +91,7 @@ def make_model(folder: pathlib.Path, family: str = "llama") -> pathlib.Path:
         leaf = jax.device_get(names.get(params, row.path))
         return names.to_hf(row, leaf if layer is None else leaf[layer])
 
-    plan = [files.Planned(name, "float32", fetch(name).shape) for name in rows]
+    plan = [files.Planned(name, np.dtype("float32"), fetch(name).shape) for name in rows]
     files.write_tensors(folder, plan, fetch, shard_bytes=10**9, is_writer=True)
     return folder
 

@@ -7,8 +7,6 @@ import pytest
 
 from tests.e2e import conftest
 
-pytestmark = pytest.mark.slow
-
 
 def _one_line(done, *parts: str) -> None:
     assert done.returncode not in (0, None), done.stdout

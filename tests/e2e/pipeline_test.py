@@ -12,8 +12,6 @@ from safetensors.numpy import load_file
 
 from tests.e2e import conftest
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def straight(tiny, tmp_path_factory) -> pathlib.Path:
