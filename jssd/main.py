@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import pathlib
 import sys
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -102,7 +103,7 @@ def _cache_programs(folder: pathlib.Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def _leave(error: Exception, code: int) -> None:
+def _leave(error: Exception, code: int) -> NoReturn:
     if isinstance(error, OSError) and error.filename and error.strerror:
         text = f"{error.filename}: {error.strerror}"
     else:
@@ -112,5 +113,14 @@ def _leave(error: Exception, code: int) -> None:
     sys.exit(code)
 
 
+def _parse(argv: list[str]) -> list[str]:
+    """Absl's parsing, with a mistake in one line instead of a traceback or the whole usage text."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, KeyError, ValueError, TypeError, OSError, SyntaxError) as error:
+        # The message of a KeyError is quoted by str; its argument is not.
+        _leave(ValueError(error.args[0]) if isinstance(error, KeyError) else error, 2)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=_parse)

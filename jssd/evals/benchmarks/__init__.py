@@ -10,7 +10,12 @@ import importlib
 from typing import Any
 
 # Benchmark -> its splits. The first is the one scores are reported on.
-SPLITS = {"tasks": ("heldout", "train"), "humaneval": ("test",)}
+SPLITS = {
+    "tasks": ("heldout", "train"),
+    "functions": ("heldout", "train"),  # The function tasks among "tasks".
+    "programs": ("heldout", "train"),  # The stdin tasks among "tasks".
+    "humaneval": ("test",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,5 +79,9 @@ def load(name: str, split: str) -> list[Task]:
         raise ValueError(
             f"split={split!r} is not in benchmark {name!r}. Choose from {', '.join(SPLITS[name])}."
         )
+    if name in ("functions", "programs"):
+        return [
+            task for task in load("tasks", split) if bool(task.entry_point) == (name == "functions")
+        ]
     module = importlib.import_module(f"jssd.evals.benchmarks.{name}")
     return module.load(split)
