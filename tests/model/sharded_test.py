@@ -1,0 +1,143 @@
+"""The same forward pass and gradients on any mesh of eight devices, and meshes that do not fit.
+
+Loss and train steps on meshes are in tests/train/sharded_test.py.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jssd import sharding
+from jssd.config import MeshConfig
+from jssd.model import transformer
+from jssd.model.config import ModelConfig, Rope
+
+# Every kind of leaf there is: biases on all projections, and norms on queries and keys.
+FULL = ModelConfig(
+    family="qwen3",
+    vocab_size=64,
+    embed_dim=16,
+    mlp_dim=32,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=6,
+    max_seq_len=64,
+    norm_eps=1e-6,
+    rope=Rope(10000.0),
+    tied_head=False,
+    qkv_bias=True,
+    o_bias=True,
+    mlp_bias=True,
+    qk_norm=True,
+)
+TIED = dataclasses.replace(FULL, tied_head=True, qkv_bias=False, o_bias=False, mlp_bias=False)
+
+
+def _mesh(*sizes):
+    return sharding.make_mesh(MeshConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
+
+
+def _forward_and_gradients(cfg, params, tokens_BT, segment_ids_BT):
+    def value(params):
+        positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+        logits_BTV = transformer.apply(params, cfg, tokens_BT, positions_BT, segment_ids_BT)
+        return jnp.mean(jnp.sin(logits_BTV)), logits_BTV
+
+    (_, logits_BTV), grads = jax.jit(jax.value_and_grad(value, has_aux=True))(params)
+    return logits_BTV, grads
+
+
+@pytest.mark.parametrize(
+    ("cfg", "meshes"),
+    [(FULL, ((1, 8, 1), (2, 2, 2), (1, 4, 2))), (TIED, ((1, 1, 1), (1, 4, 2)))],
+    ids=["untied", "tied"],
+)
+def test_forward_and_gradients_do_not_depend_on_the_mesh(cfg, meshes):
+    params = jax.tree.map(np.asarray, transformer.init_params(cfg, jax.random.key(0)))
+    # Larger than at the start of training, so that every weight is felt.
+    params = jax.tree.map(lambda leaf: leaf * 5, params)
+    tokens_BT = np.random.default_rng(0).integers(0, cfg.vocab_size, (8, 12)).astype(np.int32)
+    segment_ids_BT = np.repeat([1, 2, 0], (5, 5, 2)).astype(np.int32)[None].repeat(8, axis=0)
+    wanted = _forward_and_gradients(cfg, params, tokens_BT, segment_ids_BT)
+    for sizes in meshes:
+        with jax.set_mesh(_mesh(*sizes)):
+            like = transformer.abstract_params(cfg)
+            placed = jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), params, like)
+            place = lambda x: jax.device_put(x, sharding.sharding("batch", None))
+            logits, grads = _forward_and_gradients(
+                cfg, placed, place(tokens_BT), place(segment_ids_BT)
+            )
+            assert logits.sharding.spec == jax.P(("data", "fsdp"), None, "tensor")
+        jax.tree.map(_assert_close, (logits, grads), wanted)
+
+
+def _assert_close(ours, wanted):
+    """Within 1e-4 of the largest number of the array."""
+    wanted = np.asarray(wanted)
+    np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_random_weights_do_not_depend_on_the_mesh():
+    wanted = transformer.init_params(FULL, jax.random.key(1))
+    with jax.set_mesh(_mesh(2, 2, 2)):
+        ours = transformer.init_params(FULL, jax.random.key(1))
+        like = transformer.abstract_params(FULL)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), ours, wanted)
+    same = lambda a, b: a.sharding.is_equivalent_to(b.sharding, a.ndim)
+    assert all(jax.tree.leaves(jax.tree.map(same, ours, like)))
+
+
+def test_weights_are_split_and_not_copied():
+    with jax.set_mesh(_mesh(1, 4, 2)):
+        params = transformer.init_params(FULL, jax.random.key(0), jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
+    for leaf in (params["embed"], params["head"], *jax.tree.leaves(params["blocks"]["mlp"])):
+        if leaf.ndim > 2 or leaf.shape[0] != FULL.num_layers:  # Biases and norms are small.
+            assert leaf.addressable_shards[0].data.size == leaf.size // 8
+
+
+def test_a_mesh_that_does_not_divide_the_model_is_refused_with_every_reason():
+    cfg = dataclasses.replace(FULL, num_kv_heads=1, mlp_dim=31, embed_dim=18)
+    with jax.set_mesh(_mesh(1, 4, 2)), pytest.raises(ValueError) as caught:
+        transformer.init_params(cfg, jax.random.key(0))
+    assert str(caught.value) == (
+        "num_kv_heads=1 must be a multiple of mesh tensor=2; mlp_dim=31 must be a multiple of mesh "
+        "tensor=2; embed_dim=18 must be a multiple of mesh fsdp=4. "
+        "Choose a mesh whose axes divide these sizes."
+    )
+    transformer.abstract_params(cfg)  # Without a mesh nothing has to divide.
+
+
+def test_one_size_of_the_mesh_may_be_left_open():
+    assert dict(sharding.make_mesh(MeshConfig(1, -1, 2)).shape) == {
+        "data": 1,
+        "fsdp": 4,
+        "tensor": 2,
+    }
+    assert dict(_mesh(1, 1, 1).shape) == {"data": 1, "fsdp": 1, "tensor": 1}
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 3), (-1, 3, 1), (2, 2, 1)])
+def test_a_mesh_that_misses_the_devices_is_refused(sizes):
+    with pytest.raises(ValueError, match=r"must multiply to the 8 devices present\. Set one"):
+        sharding.make_mesh(MeshConfig(*sizes))
+
+
+def test_specs_are_looked_up_strictly():
+    assert sharding.spec("batch", None, "mlp") is None  # No mesh.
+    with jax.set_mesh(_mesh(1, 4, 2)):
+        assert sharding.spec("batch", None, "mlp") == jax.P(("data", "fsdp"), None, "tensor")
+        assert sharding.spec("layers", "embed", "heads") == jax.P(None, "fsdp", "tensor")
+    with pytest.raises(KeyError, match="head"):
+        sharding.spec("head")
+
+
+def test_automatic_keeps_devices_and_names():
+    mesh = _mesh(1, 4, 2)
+    auto = sharding.automatic(mesh)
+    assert (auto.devices == mesh.devices).all() and auto.axis_names == mesh.axis_names
+    assert set(auto.axis_types) == {jax.sharding.AxisType.Auto}
