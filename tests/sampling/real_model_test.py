@@ -13,10 +13,7 @@ from jssd.sampling.engine import Engine, Request, Sampling
 from jssd.weights import gguf, hf
 
 GGUF = pathlib.Path(__file__).parents[2] / "assets" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not GGUF.exists(), reason=f"{GGUF.name} is not in assets/"),
-]
+pytestmark = pytest.mark.skipif(not GGUF.exists(), reason=f"{GGUF.name} is not in assets/")
 
 NUM_TOKENS = 24
 # Two programs that sum in another order cannot be asked to break a tie that is closer than this.
