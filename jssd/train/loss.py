@@ -105,7 +105,9 @@ def _walk(chunk: int, x_BTD, head_DV, targets_BT, mask_BT, support_ids_BTU, *, w
     num_shards = 1 if batch is None else _size(batch)
     place = functools.partial(_place, mesh=axes is not None)
     # Cast, then gathered from its fsdp shards: once, not in every chunk, and in the narrower dtype.
-    whole_DV = place(head_DV.astype(x_BTD.dtype), None, vocab)
+    # Not before the hidden states are there: until then the copy would only take up memory.
+    x_BTD, head_there_DV = jax.lax.optimization_barrier((x_BTD, head_DV))
+    whole_DV = place(head_there_DV.astype(x_BTD.dtype), None, vocab)
 
     x_RMD, targets_RM, mask_RM, support_ids_RMU = (
         _by_shard(array, num_shards, batch)
@@ -117,11 +119,16 @@ def _walk(chunk: int, x_BTD, head_DV, targets_BT, mask_BT, support_ids_BTU, *, w
     order_RM = jnp.argsort(~mask_RM, axis=1, stable=True)
     padding = -M % C
     order_RM = jnp.pad(order_RM, ((0, 0), (0, padding)))
-    # Every shard takes the turns of the fullest one: a sharded vocabulary meets in collectives.
-    num_turns = -(-count_R.max() // C)
 
-    def turn(index, carry):
-        sums, grads = carry
+    # Every shard takes the turns of the fullest one: a sharded vocabulary meets in collectives. The
+    # maximum is taken inside the loop, so that it cannot run beside the collectives of the model:
+    # on simulated CPU devices, collectives that do not depend on each other can deadlock.
+    def more(carry):
+        index, _, _ = carry
+        return (count_R - index * C).max() > 0
+
+    def turn(carry):
+        index, sums, grads = carry
         rows_RC = jax.lax.dynamic_slice_in_dim(order_RM, index * C, C, axis=1)
         place_C = index * C + jnp.arange(C, dtype=jnp.int32)
         valid_RC = place_C[None] < count_R[:, None]
@@ -139,7 +146,7 @@ def _walk(chunk: int, x_BTD, head_DV, targets_BT, mask_BT, support_ids_BTU, *, w
             total + jnp.where(valid_RC, term, 0.0).sum() for total, term in zip(sums, terms)
         )
         if not with_grads:
-            return sums, grads
+            return index + 1, sums, grads
         dx_RMD, dhead_RDV = grads
         hits_RCV = _is_target(logits_RCV.shape, target_RC)
         errors_RCV = jnp.exp(logits_RCV - log_total_RC[..., None]) - hits_RCV.astype(jnp.float32)
@@ -157,7 +164,7 @@ def _walk(chunk: int, x_BTD, head_DV, targets_BT, mask_BT, support_ids_BTU, *, w
         dhead_RDV += jnp.einsum(
             "RCD,RCV->RDV", x_RCD, errors_RCV, preferred_element_type=jnp.float32
         )
-        return sums, (dx_RMD, dhead_RDV)
+        return index + 1, sums, (dx_RMD, dhead_RDV)
 
     grads = None
     if with_grads:
@@ -167,7 +174,7 @@ def _walk(chunk: int, x_BTD, head_DV, targets_BT, mask_BT, support_ids_BTU, *, w
             place(jnp.zeros((R, D, V), jnp.float32), batch, None, vocab),
         )
     zeros = tuple(jnp.zeros((), jnp.float32) for _ in LossSums._fields)
-    sums, grads = jax.lax.fori_loop(0, num_turns, turn, (zeros, grads))
+    _, sums, grads = jax.lax.while_loop(more, turn, (jnp.int32(0), zeros, grads))
     if grads is None:
         return sums, None
     dx_RMD, dhead_RDV = grads
