@@ -118,7 +118,7 @@ class TrainConfig:
     eps: float = 1e-8  # Not published; Adam's usual value.
     weight_decay: float = 0.1
     clip_norm: float = 1.0  # Global norm; 0 switches it off. Not published; the usual value.
-    param_dtype: str = "float32"  # Dtype of the trained copy and of Adam's moments.
+    param_dtype: str = "float32"  # Dtype of the trained copy; Adam's moments are float32 anyway.
     remat: str = "block"  # What the backward pass recomputes: "none" or "block".
     loss_chunk: int = 256  # Response tokens whose logits exist at once.
     seed: int = 0  # Order of the samples.
@@ -289,9 +289,10 @@ def validate(config: Config) -> None:
     )
     rule(config.train.remat in ("none", "block"), "train.remat", "must be none or block")
     rule(
-        config.train.param_dtype in ("float32", "bfloat16"),
+        config.train.param_dtype == "float32",
         "train.param_dtype",
-        "must be float32 or bfloat16",
+        "must be float32: at these learning rates bfloat16 weights round most updates away. "
+        "Compute in bfloat16 through model.compute_dtype",
     )
     rule(config.train.learning_rate > 0, "train.learning_rate", "must be above 0")
     rule(

@@ -23,7 +23,8 @@ MODELS = ("base", "student")
 def run(run: Run) -> None:
     """Draws, grades and scores what is missing, then compares."""
     config = run.config.evaluate
-    settings = context.section(run.config, "model", "evaluate")["evaluate"] | {"student": "export"}
+    settings = context.section(run.config, "model", "evaluate")
+    del settings["evaluate"]["workers"]  # Changes no verdict.
     context.freeze_settings(run.workdir / "eval", settings)
     comparisons = run.workdir / "eval" / "comparisons.json"
     if comparisons.exists():
