@@ -8,7 +8,8 @@ from jssd.evals.benchmarks import CallTest, StdinTest, Task
 
 def test_unknown_names_and_splits_are_refused():
     with pytest.raises(
-        ValueError, match=r"benchmark='mbpp' is unknown\. Choose from tasks, humaneval"
+        ValueError,
+        match=r"benchmark='mbpp' is unknown\. Choose from tasks, functions, programs, humaneval",
     ):
         benchmarks.load("mbpp", "test")
     with pytest.raises(ValueError, match="split='train' is not in benchmark 'humaneval'"):
