@@ -33,13 +33,13 @@ def get_config(variant: str = "") -> Config:
     config = Config(
         name="demo",
         model=ModelSource(path="assets/SmolLM2-135M-Instruct.Q4_1.gguf", dtype="float32"),
-        prompts=PromptsConfig(source="functions:train", template="task", limit=240),
+        prompts=PromptsConfig(source="functions:train", template="task", limit=180),
         sampling=SamplingConfig(temperature=1.0, top_k=20, top_p=0.8, max_new_tokens=80),
-        engine=EngineConfig(slots=64),
+        engine=EngineConfig(slots=48),
         # Most answers are cut at 80 tokens; an end there would teach stopping mid-sentence.
         filter=FilterConfig(truncated="no_eos"),
         train=TrainConfig(
-            num_steps=60,
+            num_steps=45,
             global_batch_size=1,  # A packed row holds about four samples.
             seq_len=512,
             learning_rate=3e-5,  # Six times the paper's: the model is thirty times smaller.
@@ -48,7 +48,7 @@ def get_config(variant: str = "") -> Config:
             weight_decay=0.0,
             remat="none",
             loss_chunk=512,
-            save_every=20,
+            save_every=15,
             log_every=5,
         ),
         evaluate=EvalConfig(
@@ -60,7 +60,7 @@ def get_config(variant: str = "") -> Config:
             ],
             base_decode="greedy",
             student_decode="t0.8",
-            n=3,
+            n=2,
             ks=(1,),
             max_new_tokens=80,
             template="task",
