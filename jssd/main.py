@@ -105,9 +105,13 @@ def _cache_programs(folder: pathlib.Path) -> None:
 
 def _leave(error: Exception, code: int) -> NoReturn:
     if isinstance(error, OSError) and error.filename and error.strerror:
-        text = f"{error.filename}: {error.strerror}"
+        text = f"{error.filename}: {error.strerror}."
+    elif isinstance(error, OSError) and error.errno:
+        text = f"{error.strerror} while writing under {_WORKDIR.value}."
     else:
         text = " ".join(str(error).split()) or type(error).__name__
+    if code == 1 and isinstance(error, OSError):
+        text += " What was finished before is intact: make room and run the same command again."
     print(f"jssd: error: {text}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     sys.exit(code)

@@ -109,7 +109,7 @@ def read_json(path: pathlib.Path) -> dict:
 
 def write_json(path: pathlib.Path, tree) -> None:
     """Writes JSON beside the target, then renames. On many hosts the first process writes."""
-    write_text(path, json.dumps(tree, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

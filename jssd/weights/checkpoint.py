@@ -1,9 +1,11 @@
 """Checkpoints of a training run: saved while training goes on, restored on any mesh."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -88,9 +90,11 @@ class Checkpointer:
 
         Raises:
           ValueError: `step` is not above the latest.
-          Exception: whatever an earlier save in the background failed with.
+          OSError: the disk has no room for it, or an earlier save in the background failed.
         """
-        self._manager.check_for_errors()
+        with self._told():
+            self._manager.check_for_errors()
+        self._check_room(step, state)
         rest = {"opt_state": state.opt_state, "step": state.step}
         meta = {"meta": self._meta, "leaves": _leaves(state.params), "rest": _leaves(rest)}
         saved = self._manager.save(
@@ -164,9 +168,10 @@ class Checkpointer:
         return self._restore(number, params=params)["params"]
 
     def wait(self) -> None:
-        """Returns when the save in the background is whole; raises what it failed with."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        """Returns when the save in the background is whole; raises OSError if it failed."""
+        with self._told():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
 
     def close(self) -> None:
         """Waits, then lets go of the folder."""
@@ -174,6 +179,32 @@ class Checkpointer:
             self.wait()
         finally:
             self._manager.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turns whatever a save in the background failed with into one line."""
+        try:
+            yield
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise OSError(
+                f"{self._folder}: saving a checkpoint failed: {reason} The checkpoints before it "
+                "are whole."
+            ) from error
+
+    def _check_room(self, step: int, state: State) -> None:
+        """Refuses a save that the disk cannot hold, before anything of it is written."""
+        if "://" in self._folder:
+            return
+        leaves = jax.tree.leaves((state.params, state.opt_state))
+        shards = [shard.data for leaf in leaves for shard in leaf.addressable_shards]
+        needed = sum(data.nbytes for data in shards)
+        free = shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise OSError(
+                f"{self._name(step)} needs up to {needed / 2**30:.2f} GiB, but the disk has "
+                f"{free / 2**30:.2f} GiB left. The checkpoints before it are whole."
+            )
 
     def _name(self, step: int) -> str:
         return f"{self._folder}/{step}"

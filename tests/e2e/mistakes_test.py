@@ -1,7 +1,9 @@
 """What users get wrong: one clear line, an exit code that is not 0, and earlier work intact."""
 
 import json
+import shlex
 import shutil
+import subprocess
 
 import pytest
 
@@ -82,3 +84,22 @@ def test_nothing_left_after_filters(tiny, tmp_path):
     flags += ["--config.sampling.max_new_tokens=1"]
     _one_line(conftest.cli(tiny, workdir, *flags), "filter leaves none")
     assert (workdir / "samples" / "part-00000.jsonl").exists()
+
+
+@pytest.mark.parametrize("stage", ["sample", "export"])
+def test_no_room_for_a_file_leaves_what_was_there(tiny, tmp_path, stage):
+    workdir = tmp_path / "run"
+    before = {"sample": [], "export": ["--stages=sample,sft"]}[stage]
+    if before:
+        assert conftest.cli(tiny, workdir, *before).returncode == 0
+    found = conftest.outputs(workdir)
+    # A limit on file size fails a write as a full disk does.
+    line = "ulimit -f 4; exec " + shlex.join(conftest.command(tiny, workdir, f"--stages={stage}"))
+    done = subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, env=conftest.one_device()
+    )
+    assert done.returncode == 1
+    _one_line(done, "too large", "run the same command again")
+    assert conftest.outputs(workdir).items() >= found.items()
+    assert not (workdir / "export").exists()
+    assert conftest.cli(tiny, workdir, f"--stages={stage}").returncode == 0

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 from typing import Any
 
 import jax
@@ -127,7 +128,7 @@ def test_a_save_that_fails_in_the_background_is_heard(tmp_path):
     checkpointer = Checkpointer(tmp_path / "c", keep_last=1)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # As good as a full disk.
-        with pytest.raises(Exception, match=r"(?i)file too large"):
+        with pytest.raises(OSError, match=r"(?i)file too large"):
             checkpointer.save(1, state, 0, {"loss": 1.0})
             checkpointer.wait()
     finally:
@@ -210,3 +211,15 @@ def test_a_checkpoint_of_another_shape_dtype_or_optimizer_is_refused(tmp_path):
         sgd = dataclasses.replace(plain, opt_state=optax.sgd(1e-3).init(plain.params))
         with pytest.raises(ValueError, match="another model or optimizer"):
             checkpointer.restore_latest(sgd)
+
+
+def test_a_save_without_room_is_refused_before_it_writes(tmp_path, monkeypatch):
+    state = _state(1)
+    with Checkpointer(tmp_path / "c", keep_last=2) as checkpointer:
+        checkpointer.save(1, state, 0, {"loss": 1.0})
+        checkpointer.wait()
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=9))
+        with pytest.raises(OSError, match=r"c/2 needs up to .* GiB left"):
+            checkpointer.save(2, state, 0, {"loss": 1.0})
+        assert checkpointer.latest_step() == 1
+    assert not list((tmp_path / "c").glob("*2*"))
