@@ -7,21 +7,23 @@ reaches p, equal logits in order of token id; min_p then keeps tokens with at le
 the likeliest one's probability, as transformers orders it (vLLM V1 applies min_p before top_k: the
 two differ only where min_p and top_p are both on). A temperature under 1e-5 is greedy.
 
-All settings are traced, one per row: a sweep compiles once. Almost every law in use lives on its
-`NUM_CANDIDATES` likeliest tokens, so those are found first and a row is certified if the law
-provably ends within them. Rows without any truncation need no order at all. Only when a row is
-neither is the whole vocabulary sorted.
+All settings are traced, one per row: a sweep compiles once. Nothing sorts a vocabulary. Almost
+every law in use lives on its `NUM_CANDIDATES` likeliest tokens, so those are found first and a row
+is certified if the law provably ends within them. The other rows, a few at a time, find their
+thresholds by bisection over the float32 numbers themselves.
 
 The draw is a Gumbel maximum whose noise for a token is a hash of (row key, position, token id): the
 same draw comes out whichever path computed the law, whatever the batch.
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 
 NUM_CANDIDATES = 128
+BEYOND_ROWS = 8  # Rows whose law reaches beyond the candidates are worked on so many at a time.
 GREEDY_BELOW = 1e-5  # vLLM's threshold.
 REMOVED = -jnp.inf
 
@@ -55,13 +57,13 @@ class Draw:
     support_size_B: jax.Array  # int32: how many; 0 is the whole vocabulary, -1 more than fit.
 
 
-def retained(sorted_BC: jax.Array, total_B: jax.Array, law: Law, vocab_size: int) -> jax.Array:
+def retained(sorted_BC: jax.Array, weight_B: jax.Array, law: Law, vocab_size: int) -> jax.Array:
     """Which of the likeliest tokens the law keeps, bool [B, C].
 
     Args:
       sorted_BC: float32 logits after temperature, the C largest in descending order (C may be the
         whole vocabulary).
-      total_B: logsumexp of all tempered logits of the row.
+      weight_B: sum over the vocabulary of exp(tempered logit - the row's largest).
       law: settings; `temperature` is not used again.
       vocab_size: V.
 
@@ -72,9 +74,9 @@ def retained(sorted_BC: jax.Array, total_B: jax.Array, law: Law, vocab_size: int
     rank_B = jnp.clip(law.top_k, 1, C) - 1
     kth_B = jnp.take_along_axis(sorted_BC, rank_B[:, None], axis=1)[:, 0]
     kept_BC = ~limited_B[:, None] | (sorted_BC >= kth_B[:, None])
-    survivors_BC = jnp.where(kept_BC, sorted_BC, REMOVED)
-    norm_B = jnp.where(limited_B, jax.nn.logsumexp(survivors_BC, axis=1), total_B)
-    before_BC = _mass_before(survivors_BC, norm_B)
+    weight_BC = jnp.exp(sorted_BC - sorted_BC[:, :1]) * kept_BC
+    weight_B = jnp.where(limited_B, weight_BC.sum(axis=1), weight_B)
+    before_BC = _mass_before(sorted_BC, weight_BC / weight_B[:, None])
     kept_BC &= (law.top_p >= 1)[:, None] | (before_BC < law.top_p[:, None])
     floor_B = sorted_BC[:, 0] + jnp.log(law.min_p)  # log 0 = -inf keeps all.
     kept_BC &= sorted_BC >= floor_B[:, None]
@@ -83,7 +85,7 @@ def retained(sorted_BC: jax.Array, total_B: jax.Array, law: Law, vocab_size: int
     return jnp.where(greedy_B[:, None], first_C, kept_BC | first_C)
 
 
-def certified(sorted_BC: jax.Array, total_B: jax.Array, law: Law, vocab_size: int) -> jax.Array:
+def certified(sorted_BC: jax.Array, weight_B: jax.Array, law: Law, vocab_size: int) -> jax.Array:
     """Whether the law of each row provably ends within its C likeliest tokens, bool [B]."""
     C = sorted_BC.shape[1]
     if vocab_size == C:
@@ -94,8 +96,9 @@ def certified(sorted_BC: jax.Array, total_B: jax.Array, law: Law, vocab_size: in
     kth_B = jnp.take_along_axis(sorted_BC, rank_B[:, None], axis=1)[:, 0]
     # A tie at the edge could go on outside, hence strictly below the k-th.
     by_top_k_B = limited_B & (law.top_k <= C) & (last_B < kth_B)
-    mass_before_last_B = _mass_before(sorted_BC, total_B)[:, -1]
-    by_top_p_B = ~limited_B & (law.top_p < 1) & (mass_before_last_B >= law.top_p)
+    # Likewise mass strictly above the last: of its equals outside, some may have lower ids.
+    weight_BC = jnp.exp(sorted_BC - sorted_BC[:, :1]) * (sorted_BC > last_B[:, None])
+    by_top_p_B = ~limited_B & (law.top_p < 1) & (weight_BC.sum(axis=1) >= law.top_p * weight_B)
     by_min_p_B = ~limited_B & (last_B < sorted_BC[:, 0] + jnp.log(law.min_p))
     return (law.temperature < GREEDY_BELOW) | by_top_k_B | by_top_p_B | by_min_p_B
 
@@ -113,14 +116,9 @@ def temper(logits_BV: jax.Array, law: Law) -> jax.Array:
 
 
 def truncate(logits_BV: jax.Array, law: Law) -> jax.Array:
-    """Tempered logits [B, V], minus infinity where the law keeps no token; by a full sort."""
-    V = logits_BV.shape[1]
+    """Tempered logits [B, V], minus infinity where the law keeps no token."""
     tempered_BV = temper(logits_BV, law)
-    sorted_BV, ids_BV = jax.lax.top_k(tempered_BV, V)
-    kept_BV = retained(sorted_BV, jax.nn.logsumexp(tempered_BV, axis=1), law, V)
-    rows_B1 = jnp.arange(logits_BV.shape[0])[:, None]
-    kept_by_id_BV = jnp.zeros_like(kept_BV).at[rows_B1, ids_BV].set(kept_BV)
-    return jnp.where(kept_by_id_BV | untruncated(law, V)[:, None], tempered_BV, REMOVED)
+    return jnp.where(_kept(tempered_BV, law), tempered_BV, REMOVED)
 
 
 def draw(
@@ -138,38 +136,128 @@ def draw(
     C = min(num_candidates, V)
     logits_BV = logits_BV.astype(jnp.float32)
     tempered_BV = temper(logits_BV, law)
-    total_B = jax.nn.logsumexp(tempered_BV, axis=1)
     # The barrier keeps XLA from folding later slices into the top_k, which turns it into a full
     # sort (measured on CPU: 330 ms instead of 4 at 32 x 49,152).
     sorted_BC, ids_BC = jax.lax.optimization_barrier(jax.lax.top_k(tempered_BV, C))
-    kept_BC = retained(sorted_BC, total_B, law, V)
-    certified_B = certified(sorted_BC, total_B, law, V)
+    weight_B = _row_sums(jnp.exp(tempered_BV - sorted_BC[:, :1]))
+    kept_BC = retained(sorted_BC, weight_B, law, V)
+    certified_B = certified(sorted_BC, weight_B, law, V)
     whole_B = untruncated(law, V)
 
     noise_BC = jax.vmap(_noise_at)(keys_B, ids_BC)
     choice_B = jnp.argmax(jnp.where(kept_BC, sorted_BC + noise_BC, REMOVED), axis=1)
     token_B = jnp.take_along_axis(ids_BC, choice_B[:, None], axis=1)[:, 0]
-
-    def noisy_argmax(scores_BV):
-        noise_BV = jax.vmap(lambda key: _noise_all(key, V))(keys_B)
-        return jnp.argmax(scores_BV + noise_BV, axis=1).astype(jnp.int32)
-
-    branch = jnp.where(jnp.all(certified_B), 0, jnp.where(jnp.all(certified_B | whole_B), 1, 2))
-    beyond_B = jax.lax.switch(
-        branch,
-        (
-            lambda: token_B,
-            lambda: noisy_argmax(tempered_BV),
-            lambda: noisy_argmax(truncate(logits_BV, law)),
-        ),
-    )
-    token_B = jnp.where(certified_B, token_B, beyond_B)
+    token_B = _draw_beyond(token_B, tempered_BV, law, keys_B, ~certified_B, whole_B)
 
     logprob_BV = jax.nn.log_softmax(logits_BV, axis=1)
     logprob_B = jnp.take_along_axis(logprob_BV, token_B[:, None], axis=1)[:, 0]
     size_B = jnp.where(certified_B, kept_BC.sum(axis=1), jnp.where(whole_B, 0, -1))
     support_BC = jnp.where(kept_BC & certified_B[:, None], ids_BC, -1)
     return Draw(token_B, logprob_B, support_BC, size_B.astype(jnp.int32))
+
+
+def _draw_beyond(token_B, tempered_BV, law: Law, keys_B, beyond_B, whole_B) -> jax.Array:
+    """`token_B` with the rows in `beyond_B` drawn from the whole vocabulary, a few at a time."""
+    B, V = tempered_BV.shape
+    rows = min(BEYOND_ROWS, B)
+    # Truncated rows first: blocks of untruncated ones alone need no thresholds.
+    order_B = jnp.argsort(jnp.where(beyond_B, whole_B.astype(jnp.int32), 2))
+
+    def block(carry):
+        start, token_B = carry
+        # At the end the slice is moved back and some rows are drawn twice, with the same result.
+        rows_R = jax.lax.dynamic_slice_in_dim(order_B, start, rows)
+        tempered_RV, law_R = tempered_BV[rows_R], law.rows(rows_R)
+        scores_RV = jax.lax.cond(
+            jnp.all(whole_B[rows_R]),
+            lambda: tempered_RV,
+            lambda: jnp.where(_kept(tempered_RV, law_R), tempered_RV, REMOVED),
+        )
+        scores_RV += jax.vmap(lambda key: _noise_all(key, V))(keys_B[rows_R])
+        drawn_R = jnp.argmax(scores_RV, axis=1).astype(jnp.int32)
+        drawn_R = jnp.where(beyond_B[rows_R], drawn_R, token_B[rows_R])
+        return start + rows, token_B.at[rows_R].set(drawn_R)
+
+    if rows == B:  # XLA would hoist the work of a single block out of a loop that never turns.
+        return jax.lax.cond(jnp.any(beyond_B), lambda: block((0, token_B))[1], lambda: token_B)
+    count = beyond_B.sum()
+    return jax.lax.while_loop(lambda carry: carry[0] < count, block, (0, token_B))[1]
+
+
+def _kept(tempered_BV: jax.Array, law: Law) -> jax.Array:
+    """Which tokens the law keeps, bool [B, V], for any law: thresholds by bisection."""
+    B, V = tempered_BV.shape
+    order_BV = _ordered_bits(tempered_BV)
+    top_B = tempered_BV.max(axis=1)
+
+    limited_B = (law.top_k > 0) & (law.top_k < V)
+    top_k_B = jnp.where(limited_B, law.top_k, V).astype(jnp.float32)
+    kth_B = jax.lax.cond(
+        jnp.any(limited_B),
+        lambda: _threshold(order_BV, jnp.ones_like(tempered_BV), top_k_B),
+        lambda: jnp.zeros(B, jnp.uint32),
+    )
+    kept_BV = order_BV >= kth_B[:, None]
+
+    probs_BV = jax.nn.softmax(jnp.where(kept_BV, tempered_BV, REMOVED), axis=1)
+    cut_B = jax.lax.cond(
+        jnp.any(law.top_p < 1),
+        lambda: _threshold(order_BV, probs_BV, law.top_p),
+        lambda: jnp.zeros(B, jnp.uint32),
+    )
+    tied_BV = order_BV == cut_B[:, None]
+    above_B = jnp.where(order_BV > cut_B[:, None], probs_BV, 0).sum(axis=1)
+    tied_prob_B = jnp.where(tied_BV, probs_BV, 0).max(axis=1)
+    # The tie ranked j stays while the mass before it, above + j * prob, is short of top_p.
+    num_tied_B = tied_BV.sum(axis=1)
+    room_B = jnp.ceil((law.top_p - above_B) / jnp.maximum(tied_prob_B, 1e-37))
+    room_B = jnp.clip(room_B, 1, jnp.maximum(num_tied_B, 1))
+    id_order_BV = jnp.broadcast_to(V - jnp.arange(V, dtype=jnp.uint32), (B, V))
+    last_tied_B = jax.lax.cond(
+        jnp.any(room_B < num_tied_B),
+        lambda: _threshold(id_order_BV, tied_BV.astype(jnp.float32), room_B),
+        lambda: jnp.zeros(B, jnp.uint32),
+    )
+    prefix_BV = (order_BV > cut_B[:, None]) | (tied_BV & (id_order_BV >= last_tied_B[:, None]))
+    kept_BV &= (law.top_p >= 1)[:, None] | prefix_BV
+
+    kept_BV &= tempered_BV >= (top_B + jnp.log(law.min_p))[:, None]  # log 0 = -inf keeps all.
+    first_BV = jnp.arange(V) == jnp.argmax(tempered_BV, axis=1)[:, None]
+    greedy_B = law.temperature < GREEDY_BELOW
+    return jnp.where(greedy_B[:, None], first_BV, kept_BV | first_BV)
+
+
+def _threshold(order_BV: jax.Array, weight_BV: jax.Array, target_B: jax.Array) -> jax.Array:
+    """The largest t with `sum(weight where order >= t) >= target`, uint32 [B]; 0 if there is none.
+
+    At most 32 rounds, as `order_BV` holds whole numbers: exact, and no sort.
+    """
+
+    def unsettled(bounds):
+        low_B, high_B = bounds
+        return jnp.any(high_B - low_B > 1)
+
+    def halve(bounds):
+        low_B, high_B = bounds
+        middle_B = low_B + (high_B - low_B) // 2
+        sum_B = _row_sums(jnp.where(order_BV >= middle_B[:, None], weight_BV, 0))
+        reached_B = sum_B >= target_B
+        return jnp.where(reached_B, middle_B, low_B), jnp.where(reached_B, high_B, middle_B)
+
+    start = (jnp.zeros(len(order_BV), jnp.uint32), order_BV.max(axis=1) + 1)
+    return jax.lax.while_loop(unsettled, halve, start)[0]
+
+
+def _row_sums(x_BV: jax.Array) -> jax.Array:
+    """Sums over V, lane by lane first: XLA:CPU leaves a plain sum of floats unvectorised."""
+    B, V = x_BV.shape
+    return x_BV.reshape(B, -1, math.gcd(V, 128)).sum(axis=1).sum(axis=1)
+
+
+def _ordered_bits(x: jax.Array) -> jax.Array:
+    """Float32 to uint32, order kept; both zeros are one number."""
+    bits = jax.lax.bitcast_convert_type(jnp.where(x == 0, 0.0, x), jnp.uint32)
+    return jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))
 
 
 def row_keys(seeds_B: jax.Array, prompts_B: jax.Array, samples_B: jax.Array) -> jax.Array:
@@ -186,10 +274,18 @@ def position_keys(keys_B: jax.Array, positions_B: jax.Array) -> jax.Array:
     return jax.vmap(jax.random.fold_in)(keys_B, positions_B)
 
 
-def _mass_before(sorted_BC: jax.Array, norm_B: jax.Array) -> jax.Array:
-    """Probability mass of the tokens ranked before each one."""
-    probs_BC = jnp.exp(sorted_BC - norm_B[:, None])
-    return jnp.cumsum(probs_BC, axis=1) - probs_BC
+def _mass_before(sorted_BC: jax.Array, probs_BC: jax.Array) -> jax.Array:
+    """Probability mass of the tokens ranked before each one.
+
+    Among equals it grows by rank times probability, as in `_kept`: both ways to the law then
+    decide alike where a tie meets top_p exactly.
+    """
+    C = sorted_BC.shape[1]
+    fresh_BC = jnp.diff(sorted_BC, axis=1, prepend=jnp.inf) != 0
+    first_BC = jax.lax.cummax(jnp.where(fresh_BC, jnp.arange(C), 0), axis=1)
+    before_BC = jnp.cumsum(probs_BC, axis=1) - probs_BC
+    above_BC = jnp.take_along_axis(before_BC, first_BC, axis=1)
+    return above_BC + (jnp.arange(C) - first_BC) * probs_BC
 
 
 def _noise_all(key: jax.Array, size: int) -> jax.Array:

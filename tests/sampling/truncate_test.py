@@ -22,7 +22,7 @@ def _law(*rows):
 
 
 def _kept(probs, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
-    """Ids that the law keeps of a distribution at temperature 1, by the full sort."""
+    """Ids that the law keeps of a distribution at temperature 1, by thresholds."""
     logits_BV = jnp.log(jnp.array([probs], jnp.float32))
     law = _law((temperature, top_k, top_p, min_p))
     kept = np.isfinite(_truncate(logits_BV, law)[0])
@@ -239,7 +239,7 @@ def test_an_empty_support_size_means_an_untruncated_law():
 
 @pytest.mark.parametrize("kind", ["random", "tied", "peaked", "flat"])
 def test_the_token_is_the_same_whichever_path_computed_it(kind):
-    """Few candidates take the sort, a whole vocabulary none; a lone row takes its own path."""
+    """Few candidates take thresholds, a whole vocabulary none; a lone row takes its own path."""
     B = len(SETTINGS)
     logits_BV = jnp.asarray(np.stack([_logits(kind, seed) for seed in range(B)]), jnp.float32)
     law, keys_B = _law(*SETTINGS), _keys(B)
@@ -264,8 +264,8 @@ def test_each_of_the_three_paths_is_taken():
     ):
         law = _law(*rows)
         sorted_BC, _ = jax.lax.top_k(logits_BV, 10)
-        total_B = jax.nn.logsumexp(logits_BV, axis=1)
-        assert truncate.certified(sorted_BC, total_B, law, 50).tolist() == wanted
+        weight_B = jnp.exp(logits_BV - sorted_BC[:, :1]).sum(axis=1)
+        assert truncate.certified(sorted_BC, weight_B, law, 50).tolist() == wanted
         assert truncate.untruncated(law, 50).tolist() == [row == whole for row in rows]
         ours = _draw(logits_BV, law, _keys(2), 10).token_B
         assert ours.tolist() == _draw(logits_BV, law, _keys(2), 50).token_B.tolist()
@@ -278,6 +278,48 @@ def test_a_tie_at_the_edge_of_the_candidates_is_not_certified():
     assert drawn.support_size_B.tolist() == [-1]
     tokens = _draw(jnp.zeros((400, 8)), _law(*[(1.0, 2, 1.0, 0.0)] * 400), _keys(400), 4).token_B
     assert set(np.asarray(tokens).tolist()) == set(range(8))
+
+
+def test_a_tie_with_the_last_candidate_is_not_certified():
+    # Wherever a candidate search looks first, of equals the lowest ids are the law's.
+    law = _law((1.0, 0, 0.3, 0.0))
+    drawn = _draw(jnp.zeros((1, 8)), law, _keys(1), 4)
+    assert drawn.support_size_B.tolist() == [-1]
+    tokens = _draw(jnp.zeros((200, 8)), _law(*[(1.0, 0, 0.3, 0.0)] * 200), _keys(200), 4).token_B
+    assert set(np.asarray(tokens).tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("kind", ["random", "tied", "peaked", "flat"])
+def test_thresholds_equal_a_sort_on_a_large_vocabulary(kind):
+    V = 3000
+    rng = np.random.default_rng(4)
+    scale = {"random": 2.0, "tied": 2.0, "peaked": 9.0, "flat": 1e-3}[kind]
+    logits_V = (rng.normal(size=V) * scale - 1).astype(np.float32)
+    if kind == "tied":
+        logits_V = np.round(logits_V * 2) / 2
+    logits_V[:5] = -np.inf
+    settings = [
+        (temperature, top_k, top_p, min_p)
+        for temperature in (0.0, 0.7, 1.5)
+        for top_k in (0, 20, 1000)
+        for top_p in (0.1, 0.95, 0.9999, 1.0)
+        for min_p in (0.0, 1e-4, 0.3)
+    ]
+    kept = np.isfinite(_truncate(jnp.tile(logits_V, (len(settings), 1)), _law(*settings)))
+    for row, setting in enumerate(settings):
+        wanted, margin = reference(logits_V, *setting)
+        wanted = [i for i in wanted if np.isfinite(logits_V[i])]
+        if margin < 1e-6:
+            continue
+        got = np.flatnonzero(kept[row]).tolist()
+        # A float32 mass of 3000 terms may put the edge one token off, no more.
+        assert len(set(got) ^ set(wanted)) <= (1 if setting[2] < 1 else 0), setting
+
+
+def test_both_zeros_are_one_number():
+    logits_BV = jnp.array([[0.0, -0.0, -1.0, 1.0, -0.0]])
+    kept = np.isfinite(_truncate(logits_BV, _law((1.0, 2, 1.0, 0.0))))
+    assert kept.tolist() == [[True, True, False, True, True]]
 
 
 def test_a_draw_does_not_depend_on_its_batch_mates():
