@@ -74,18 +74,44 @@ def attend(
     return out_BTKGH.reshape(B, T, N, H)
 
 
-def attend_one(
-    q_BNH: jax.Array, k_BKHS: jax.Array, v_BKSH: jax.Array, mask_BS: jax.Array
+def attend_cache(
+    q_BNH: jax.Array, k_PBKHS: jax.Array, v_PBKSH: jax.Array, length_B: jax.Array
 ) -> jax.Array:
-    """`attend` for one query a row over a cache whose keys have time last, [B, N, H]."""
+    """`attend` for one query a row over the first `length_B` places of a cache, [B, N, H].
+
+    Goes through the cache page by page, as far as the longest row reaches: time follows what is
+    used, and a row's result depends on nothing but its own pages, to the last bit.
+    """
     B, N, H = q_BNH.shape
-    K = k_BKHS.shape[1]
+    K, S = k_PBKHS.shape[2], k_PBKHS.shape[4]
     q_BKGH = q_BNH.reshape(B, K, N // K, H)
-    scores_BKGS = jnp.einsum("BKGH,BKHS->BKGS", q_BKGH, k_BKHS, preferred_element_type=jnp.float32)
-    scores_BKGS = jnp.where(mask_BS[:, None, None], scores_BKGS * H**-0.5, MASKED)
-    probs_BKGS = jax.nn.softmax(scores_BKGS, axis=-1).astype(v_BKSH.dtype)
-    out_BKGH = jnp.einsum("BKGS,BKSH->BKGH", probs_BKGS, v_BKSH)
-    return out_BKGH.reshape(B, N, H)
+
+    def page(index, carry):
+        top_BKG, sum_BKG, out_BKGH = carry
+        k_BKHS = jax.lax.dynamic_index_in_dim(k_PBKHS, index, keepdims=False)
+        v_BKSH = jax.lax.dynamic_index_in_dim(v_PBKSH, index, keepdims=False)
+        scores_BKGS = jnp.einsum(
+            "BKGH,BKHS->BKGS", q_BKGH, k_BKHS, preferred_element_type=jnp.float32
+        )
+        inside_BS = index * S + jnp.arange(S) < length_B[:, None]
+        scores_BKGS = jnp.where(inside_BS[:, None, None], scores_BKGS * H**-0.5, MASKED)
+        new_top_BKG = jnp.maximum(top_BKG, scores_BKGS.max(axis=-1))
+        # A page without a place inside adds exact zeros, as the first page has set the top.
+        weights_BKGS = jnp.exp(scores_BKGS - new_top_BKG[..., None])
+        shrink_BKG = jnp.exp(top_BKG - new_top_BKG)
+        seen_BKGH = jnp.einsum(
+            "BKGS,BKSH->BKGH", weights_BKGS.astype(v_BKSH.dtype), v_BKSH,
+            preferred_element_type=jnp.float32,
+        )  # fmt: skip
+        sum_BKG = sum_BKG * shrink_BKG + weights_BKGS.sum(axis=-1)
+        return new_top_BKG, sum_BKG, out_BKGH * shrink_BKG[..., None] + seen_BKGH
+
+    zeros_BKG = jnp.zeros((B, K, N // K), jnp.float32)
+    start = (zeros_BKG + MASKED, zeros_BKG, jnp.zeros(q_BKGH.shape, jnp.float32))
+    num_pages = (jnp.max(length_B) + S - 1) // S
+    _, sum_BKG, out_BKGH = jax.lax.fori_loop(0, num_pages, page, start)
+    out_BKGH /= jnp.maximum(sum_BKG, 1e-30)[..., None]
+    return out_BKGH.astype(v_PBKSH.dtype).reshape(B, N, H)
 
 
 def causal_mask(segment_ids_BT: jax.Array) -> jax.Array:

@@ -45,7 +45,7 @@ def engine(params):
 
 
 def _engine(params, num_slots, **changes):
-    settings = {"max_len": 40, "prompt_bucket": 8, "decode_steps": 4} | changes
+    settings = {"max_len": 40, "prompt_bucket": 8, "page_size": 8, "decode_steps": 4} | changes
     return Engine(transformer.unstack(params), CFG, num_slots=num_slots, **settings)
 
 
