@@ -74,44 +74,59 @@ def attend(
     return out_BTKGH.reshape(B, T, N, H)
 
 
-def attend_cache(
-    q_BNH: jax.Array, k_PBKHS: jax.Array, v_PBKSH: jax.Array, length_B: jax.Array
+def attend_pages(
+    q_BTNH: jax.Array,
+    k_PKHS: jax.Array,
+    v_PKSH: jax.Array,
+    table_BM: jax.Array,
+    positions_BT: jax.Array,
 ) -> jax.Array:
-    """`attend` for one query a row over the first `length_B` places of a cache, [B, N, H].
+    """`attend` over a cache in pages, causal, [B, T, N, H].
 
-    Goes through the cache page by page, as far as the longest row reaches: time follows what is
-    used, and a row's result depends on nothing but its own pages, to the last bit.
+    Args:
+      q_BTNH: queries.
+      k_PKHS: keys of P pages with S places each, time last.
+      v_PKSH: values.
+      table_BM: int32; the pages of each row in order.
+      positions_BT: int32; a query sees the places up to its own position. -1 sees nothing and gets
+        an unspecified finite result.
+
+    Goes on page by page as far as the farthest query looks: time follows what is used, and a row's
+    result depends on nothing but its own pages, to the last bit.
     """
-    B, N, H = q_BNH.shape
-    K, S = k_PBKHS.shape[2], k_PBKHS.shape[4]
-    q_BKGH = q_BNH.reshape(B, K, N // K, H)
+    B, T, N, H = q_BTNH.shape
+    K, S = k_PKHS.shape[1], k_PKHS.shape[3]
+    G = N // K
+    # Queries of one key head side by side: one matrix product per row and key head.
+    q_BKQH = q_BTNH.reshape(B, T, K, G, H).transpose(0, 2, 1, 3, 4).reshape(B, K, T * G, H)
+    position_BQ = jnp.repeat(positions_BT, G, axis=1)
 
     def page(index, carry):
-        top_BKG, sum_BKG, out_BKGH = carry
-        k_BKHS = jax.lax.dynamic_index_in_dim(k_PBKHS, index, keepdims=False)
-        v_BKSH = jax.lax.dynamic_index_in_dim(v_PBKSH, index, keepdims=False)
-        scores_BKGS = jnp.einsum(
-            "BKGH,BKHS->BKGS", q_BKGH, k_BKHS, preferred_element_type=jnp.float32
+        top_BKQ, sum_BKQ, out_BKQH = carry
+        pages_B = jax.lax.dynamic_index_in_dim(table_BM, index, axis=1, keepdims=False)
+        scores_BKQS = jnp.einsum(
+            "BKQH,BKHS->BKQS", q_BKQH, k_PKHS[pages_B], preferred_element_type=jnp.float32
         )
-        inside_BS = index * S + jnp.arange(S) < length_B[:, None]
-        scores_BKGS = jnp.where(inside_BS[:, None, None], scores_BKGS * H**-0.5, MASKED)
-        new_top_BKG = jnp.maximum(top_BKG, scores_BKGS.max(axis=-1))
-        # A page without a place inside adds exact zeros, as the first page has set the top.
-        weights_BKGS = jnp.exp(scores_BKGS - new_top_BKG[..., None])
-        shrink_BKG = jnp.exp(top_BKG - new_top_BKG)
-        seen_BKGH = jnp.einsum(
-            "BKGS,BKSH->BKGH", weights_BKGS.astype(v_BKSH.dtype), v_BKSH,
+        seen_BQS = index * S + jnp.arange(S) <= position_BQ[:, :, None]
+        scores_BKQS = jnp.where(seen_BQS[:, None], scores_BKQS * H**-0.5, MASKED)
+        new_top_BKQ = jnp.maximum(top_BKQ, scores_BKQS.max(axis=-1))
+        # A page beyond a query adds exact zeros: its first page has set the top.
+        weights_BKQS = jnp.exp(scores_BKQS - new_top_BKQ[..., None])
+        shrink_BKQ = jnp.exp(top_BKQ - new_top_BKQ)
+        mixed_BKQH = jnp.einsum(
+            "BKQS,BKSH->BKQH", weights_BKQS.astype(v_PKSH.dtype), v_PKSH[pages_B],
             preferred_element_type=jnp.float32,
         )  # fmt: skip
-        sum_BKG = sum_BKG * shrink_BKG + weights_BKGS.sum(axis=-1)
-        return new_top_BKG, sum_BKG, out_BKGH * shrink_BKG[..., None] + seen_BKGH
+        sum_BKQ = sum_BKQ * shrink_BKQ + weights_BKQS.sum(axis=-1)
+        return new_top_BKQ, sum_BKQ, out_BKQH * shrink_BKQ[..., None] + mixed_BKQH
 
-    zeros_BKG = jnp.zeros((B, K, N // K), jnp.float32)
-    start = (zeros_BKG + MASKED, zeros_BKG, jnp.zeros(q_BKGH.shape, jnp.float32))
-    num_pages = (jnp.max(length_B) + S - 1) // S
-    _, sum_BKG, out_BKGH = jax.lax.fori_loop(0, num_pages, page, start)
-    out_BKGH /= jnp.maximum(sum_BKG, 1e-30)[..., None]
-    return out_BKGH.astype(v_PBKSH.dtype).reshape(B, N, H)
+    zeros_BKQ = jnp.zeros((B, K, T * G), jnp.float32)
+    start = (zeros_BKQ + MASKED, zeros_BKQ, jnp.zeros(q_BKQH.shape, jnp.float32))
+    num_pages = jnp.max(positions_BT) // S + 1
+    _, sum_BKQ, out_BKQH = jax.lax.fori_loop(0, num_pages, page, start)
+    out_BKQH /= jnp.maximum(sum_BKQ, 1e-30)[..., None]
+    out_BTNH = out_BKQH.reshape(B, K, T, G, H).transpose(0, 2, 1, 3, 4).reshape(B, T, N, H)
+    return out_BTNH.astype(v_PKSH.dtype)
 
 
 def causal_mask(segment_ids_BT: jax.Array) -> jax.Array:

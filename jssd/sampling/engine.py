@@ -9,9 +9,9 @@ or on its neighbours.
 A prompt's last token is not part of its prefix: it is the first token the slot decodes. So every
 draw comes out of the same program, and all samples of a prompt share one prefill.
 
-Weights arrive unstacked (`transformer.unstack`) and the cache is one pair of arrays per layer, cut
-into pages. Keys are kept with time last and values with the head size last: the
-layouts in which a CPU multiplies them fastest (measured: 1.4x at 32 slots).
+Weights arrive unstacked (`transformer.unstack`). The cache is a pool of pages per layer
+(`sampling/pages.py`), lent to slots by the caller. Keys are kept with time last and values with the
+head size last: the layouts in which a CPU multiplies them fastest (measured: 1.4x at 32 slots).
 """
 
 import dataclasses
@@ -25,9 +25,10 @@ import numpy as np
 from jssd.model import layers, transformer
 from jssd.model.config import ModelConfig
 from jssd.sampling import truncate
+from jssd.sampling.pages import NOBODYS, Pages
 from jssd.sampling.truncate import Law
 
-# Per layer: keys [P, B, K, H, S], values [P, B, K, S, H], of P pages with S places each.
+# Per layer: keys [P, K, H, S], values [P, K, S, H], of P pages with S places each.
 Cache = tuple[tuple[jax.Array, jax.Array], ...]
 
 
@@ -73,16 +74,22 @@ class Request:
     sampling: Sampling
     stop_ids: tuple[int, ...]
     max_new_tokens: int
+    stop_strings: tuple[str, ...] = ()  # A completion ends with the token that completes one.
+
+    @property
+    def size(self) -> int:
+        """Tokens of the prompt plus the longest completion."""
+        return len(self.prompt_ids) + self.max_new_tokens
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Slots:
-    """What is in the slots: leading axis B everywhere."""
+    """What is in the slots: leading axis B everywhere but in the pages."""
 
     cache: Cache
     token_B: jax.Array  # int32: the token that is fed next.
-    position_B: jax.Array  # int32: its position, which is also how many tokens the cache holds.
+    position_B: jax.Array  # int32: its position, which is also how many tokens its pages hold.
     count_B: jax.Array  # int32: tokens drawn so far.
     limit_B: jax.Array  # int32: tokens to draw at most.
     active_B: jax.Array  # bool
@@ -109,6 +116,11 @@ class Engine:
       cfg: architecture.
       num_slots: completions decoded side by side.
       max_len: longest prompt plus completion, in tokens.
+      cache_tokens: tokens the cache has room for, over all slots; 0 is room for every slot at
+        `max_len`.
+      prompt_bucket: prompts are padded to a multiple of this, up to `prefill_chunk`; beyond, to
+        `prefill_chunk` times a power of two.
+      prefill_chunk: tokens of a prompt that go through the model at once.
       page_size: places of a cache page. 64 is fastest on a CPU (measured against 32 and 128).
       decode_steps: most steps of one `generate` call.
       num_stop_ids: most stop ids a request may bring.
@@ -122,22 +134,42 @@ class Engine:
         *,
         num_slots: int,
         max_len: int,
+        cache_tokens: int = 0,
         prompt_bucket: int = 64,
+        prefill_chunk: int = 512,
         page_size: int = 64,
         decode_steps: int = 16,
         num_stop_ids: int = 8,
         dtype=None,
     ):
+        if prefill_chunk % page_size or prefill_chunk % prompt_bucket:
+            raise ValueError(
+                f"prefill_chunk={prefill_chunk} must be a multiple of page_size={page_size} and of "
+                f"prompt_bucket={prompt_bucket}."
+            )
+        if cache_tokens and cache_tokens < max_len:
+            raise ValueError(
+                f"cache_tokens={cache_tokens} must be 0 or at least {max_len}, the longest prompt "
+                "plus completion."
+            )
         self.params = params
         self.cfg = cfg
         self.num_slots = num_slots
-        self.max_len = -(-max_len // prompt_bucket) * prompt_bucket
+        self.max_len = max_len
         self.prompt_bucket = prompt_bucket
+        self.prefill_chunk = prefill_chunk
         self.page_size = page_size
+        self.decode_steps = decode_steps
+        self.pages_per_slot = -(-max_len // page_size)
+        # Rounding up costs each slot a part of a page; one more page is nobody's.
+        lent = -(-cache_tokens // page_size) or num_slots * self.pages_per_slot
+        self.num_pages = 1 + lent
         self.num_stop_ids = num_stop_ids
         self.dtype = dtype or params["embed"].dtype
         self._prefill = jax.jit(
-            functools.partial(_prefill, cfg=cfg, dtype=self.dtype, page_size=page_size)
+            functools.partial(
+                _prefill, cfg=cfg, dtype=self.dtype, page_size=page_size, chunk=prefill_chunk
+            )
         )
         self._insert = jax.jit(_insert, donate_argnums=0)
         self._generate = jax.jit(
@@ -152,17 +184,22 @@ class Engine:
 
     def bucket(self, prompt_len: int) -> int:
         """The padded length a prompt is prefilled at."""
-        return max(1, -(-prompt_len // self.prompt_bucket)) * self.prompt_bucket
+        step = self.prompt_bucket if prompt_len <= self.prefill_chunk else self.prefill_chunk
+        steps = max(1, -(-prompt_len // step))
+        if step == self.prefill_chunk:
+            steps = 1 << (steps - 1).bit_length()
+        return steps * step
+
+    def pages(self) -> Pages:
+        """A fresh book of the cache's pages, all free."""
+        return Pages(self.num_pages, self.page_size, self.num_slots, self.pages_per_slot)
 
     def init_decode_state(self) -> Slots:
         """Empty slots."""
         B, cfg = self.num_slots, self.cfg
         K, H, S = cfg.num_kv_heads, cfg.head_dim, self.page_size
-        pages = -(-self.max_len // S)
-        pair = lambda: (
-            jnp.zeros((pages, B, K, H, S), self.dtype),
-            jnp.zeros((pages, B, K, S, H), self.dtype),
-        )
+        P = self.num_pages
+        pair = lambda: (jnp.zeros((P, K, H, S), self.dtype), jnp.zeros((P, K, S, H), self.dtype))
         numbers = lambda value=0: jnp.full(B, value, jnp.int32)
         ones = lambda value: jnp.full(B, value, jnp.float32)
         return Slots(
@@ -178,7 +215,10 @@ class Engine:
         )
 
     def prefill(self, prompts: Sequence[Sequence[int]], num_rows: int) -> Cache:
-        """Keys and values of a few prompts of one bucket, padded to `num_rows` rows."""
+        """Keys and values of a few prompts of one bucket, padded to `num_rows` rows.
+
+        Each row fills as many pages as the bucket needs; they lie row by row.
+        """
         length = self.bucket(max(len(prompt) for prompt in prompts))
         tokens_BT = np.zeros((num_rows, length), np.int32)
         for row, prompt in enumerate(prompts):
@@ -190,13 +230,21 @@ class Engine:
         prefix: Cache,
         rows: Sequence[int],
         requests: Sequence[Request],
+        num_rows: int,
         slots: Slots,
         into: Sequence[int],
-    ):
-        """Puts `requests` into the slots `into`; `rows` say where in `prefix` their prompts are."""
+        table_BM: np.ndarray,
+    ) -> Slots:
+        """Puts `requests` into the slots `into`.
+
+        Args:
+          prefix: what `prefill` returned for `num_rows` rows.
+          rows: where in it the prompts of the requests are.
+          table_BM: the pages of each slot; those in `into` must have room for their prompts.
+        """
         B = self.num_slots
-        source_B, target_B = np.zeros(B, np.int32), np.zeros(B, np.int32)
-        source_B[: len(rows)], target_B[: len(rows)] = rows, into
+        source_B = np.zeros(B, np.int32)
+        source_B[: len(rows)] = rows
         new_B = np.zeros(B, bool)
         new_B[list(into)] = True
         numbers = np.zeros((4, B), np.int32)
@@ -212,53 +260,79 @@ class Engine:
             law[:, slot] = sampling.temperature, sampling.top_p, sampling.min_p
             top_k_B[slot] = min(sampling.top_k, self.cfg.vocab_size)
             stop_BX[slot, : len(request.stop_ids)] = request.stop_ids
+        num_pages = prefix[0][0].shape[0] // num_rows
+        # A bucket may be longer than any slot: what lies beyond a slot's pages is padding.
+        pages_BM = np.zeros((B, num_pages), np.int32)
+        width = min(num_pages, self.pages_per_slot)
+        pages_BM[: len(rows), :width] = table_BM[list(into), :width]
         return self._insert(
-            slots, prefix, source_B, target_B, len(rows), new_B, numbers, address,
+            slots, prefix, source_B, pages_BM, len(rows), new_B, numbers, address,
             Law(*map(jnp.asarray, (law[0], top_k_B, law[1], law[2]))), stop_BX,
         )  # fmt: skip
 
-    def generate(self, slots: Slots, leave_below: int) -> tuple[Slots, Drawn]:
-        """Decodes until `decode_steps` are done or fewer than `leave_below` slots are active."""
-        return self._generate(self.params, slots, leave_below)
+    def generate(self, slots: Slots, table_BM: np.ndarray, leave_below: int) -> tuple[Slots, Drawn]:
+        """Decodes until `decode_steps` are done or fewer than `leave_below` slots are active.
+
+        `table_BM` must hold pages for every token that an active slot may draw meanwhile.
+        """
+        return self._generate(self.params, slots, table_BM, leave_below)
 
     def free_resource(self, slots: Slots, slot: int) -> Slots:
-        """Gives up a slot before its completion ended."""
+        """Gives up a slot before its completion ended. Its pages are the caller's to release."""
         return dataclasses.replace(slots, active_B=slots.active_B.at[slot].set(False))
 
 
-def _prefill(params, tokens_BT, *, cfg: ModelConfig, dtype, page_size: int) -> Cache:
+def _prefill(params, tokens_BT, *, cfg: ModelConfig, dtype, page_size: int, chunk: int) -> Cache:
     # Prompts are padded on the right: real tokens never see padding, and what padding leaves in the
-    # cache lies at positions that are overwritten before they are first looked at.
-    positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
-    angles = layers.rope_angles(cfg.rope, cfg.head_dim, positions_BT)
-    mask_BTS = layers.causal_mask(jnp.ones_like(tokens_BT))
+    # pages lies at positions that are overwritten before they are first looked at.
+    B, T = tokens_BT.shape
+    K, H, S = cfg.num_kv_heads, cfg.head_dim, page_size
+    chunk = min(chunk, T)
+    M, pages_of_chunk = -(-T // S), -(-chunk // S)
+    table_BM = jnp.arange(B * M, dtype=jnp.int32).reshape(B, M)
 
     def in_pages(x_BTKH, order):
-        B, T, K, H = x_BTKH.shape
-        x_BTKH = jnp.pad(x_BTKH, ((0, 0), (0, -T % page_size), (0, 0), (0, 0)))
-        return x_BTKH.reshape(B, -1, page_size, K, H).transpose(order)
+        x_BTKH = jnp.pad(x_BTKH, ((0, 0), (0, -chunk % S), (0, 0), (0, 0)))
+        return x_BTKH.reshape(B, pages_of_chunk, S, K, H).transpose(order)
 
-    def attend(q, k, v):
-        kept = in_pages(k, (1, 0, 3, 4, 2)), in_pages(v, (1, 0, 3, 2, 4))
-        return layers.attend(q, k, v, mask_BTS), kept
+    def through(index, cache):
+        tokens_BC = jax.lax.dynamic_slice_in_dim(tokens_BT, index * chunk, chunk, axis=1)
+        positions_BC = jnp.broadcast_to(index * chunk + jnp.arange(chunk), (B, chunk))
+        angles = layers.rope_angles(cfg.rope, cfg.head_dim, positions_BC)
 
-    x_BTD = transformer.embed(params, tokens_BT, dtype)
-    cache = []
-    for weights in params["blocks"]:
-        x_BTD, kept = transformer.run_block(cfg, weights, x_BTD, angles, attend)
-        cache.append(kept)
-    return tuple(cache)
+        def attend_to(keys_BMKHS, values_BMKSH):
+            def attend(q, k, v):
+                start = (0, index * pages_of_chunk, 0, 0, 0)
+                put = jax.lax.dynamic_update_slice
+                keys = put(keys_BMKHS, in_pages(k, (0, 1, 3, 4, 2)).astype(dtype), start)
+                values = put(values_BMKSH, in_pages(v, (0, 1, 3, 2, 4)).astype(dtype), start)
+                pools = keys.reshape(B * M, K, H, S), values.reshape(B * M, K, S, H)
+                return layers.attend_pages(q, *pools, table_BM, positions_BC), (keys, values)
+
+            return attend
+
+        x_BCD = transformer.embed(params, tokens_BC, dtype)
+        kept = []
+        for weights, pair in zip(params["blocks"], cache):
+            x_BCD, pair = transformer.run_block(cfg, weights, x_BCD, angles, attend_to(*pair))
+            kept.append(pair)
+        return tuple(kept)
+
+    empty = (jnp.zeros((B, M, K, H, S), dtype), jnp.zeros((B, M, K, S, H), dtype))
+    cache = (empty,) * cfg.num_layers
+    cache = jax.lax.fori_loop(0, T // chunk, through, cache)
+    return jax.tree.map(lambda x: x.reshape(B * M, *x.shape[2:]), cache)
 
 
 def _insert(
-    slots, prefix, source_B, target_B, count, new_B, numbers, address, law, stop_BX
+    slots, prefix, source_B, pages_BM, count, new_B, numbers, address, law, stop_BX
 ) -> Slots:
+    M = pages_BM.shape[1]
+
     def copy(index, cache):
         def put(old, new):
-            row = jax.lax.dynamic_slice_in_dim(new, source_B[index], 1, axis=1)
-            return jax.lax.dynamic_update_slice(
-                old, row.astype(old.dtype), (0, target_B[index], 0, 0, 0)
-            )
+            pages = jax.lax.dynamic_slice_in_dim(new, source_B[index] * M, M)
+            return old.at[pages_BM[index]].set(pages.astype(old.dtype))
 
         return jax.tree.map(put, cache, prefix)
 
@@ -278,21 +352,23 @@ def _insert(
     )
 
 
-def _decode_step(params, slots: Slots, *, cfg: ModelConfig, dtype) -> tuple[Slots, truncate.Draw]:
+def _decode_step(
+    params, slots: Slots, table_BM, *, cfg: ModelConfig, dtype
+) -> tuple[Slots, truncate.Draw]:
     B = slots.token_B.shape[0]
-    rows_B = jnp.arange(B)
     position_B = slots.position_B
     angles = layers.rope_angles(cfg.rope, cfg.head_dim, position_B[:, None])
     page_size = slots.cache[0][0].shape[-1]
-    page_B, place_B = position_B // page_size, position_B % page_size
-    length_B = jnp.where(slots.active_B, position_B + 1, 0)
+    # Idle slots write to nobody's page: theirs may be another slot's by now.
+    page_B = jnp.where(slots.active_B, table_BM[jnp.arange(B), position_B // page_size], NOBODYS)
+    place_B = position_B % page_size
+    seen_B1 = jnp.where(slots.active_B, position_B, -1)[:, None]
 
-    def attend_to(keys_PBKHS, values_PBKSH):
+    def attend_to(keys_PKHS, values_PKSH):
         def attend(q_BTNH, k_BTKH, v_BTKH):
-            keys = keys_PBKHS.at[page_B, rows_B, :, :, place_B].set(k_BTKH[:, 0])
-            values = values_PBKSH.at[page_B, rows_B, :, place_B].set(v_BTKH[:, 0])
-            out_BNH = layers.attend_cache(q_BTNH[:, 0], keys, values, length_B)
-            return out_BNH[:, None], (keys, values)
+            keys = keys_PKHS.at[page_B, :, :, place_B].set(k_BTKH[:, 0])
+            values = values_PKSH.at[page_B, :, place_B].set(v_BTKH[:, 0])
+            return layers.attend_pages(q_BTNH, keys, values, table_BM, seen_B1), (keys, values)
 
         return attend
 
@@ -320,8 +396,10 @@ def _decode_step(params, slots: Slots, *, cfg: ModelConfig, dtype) -> tuple[Slot
     return slots, drawn
 
 
-def _generate(params, slots: Slots, leave_below, *, cfg: ModelConfig, dtype, max_steps: int):
-    step = functools.partial(_decode_step, params, cfg=cfg, dtype=dtype)
+def _generate(
+    params, slots: Slots, table_BM, leave_below, *, cfg: ModelConfig, dtype, max_steps: int
+):
+    step = functools.partial(_decode_step, params, table_BM=table_BM, cfg=cfg, dtype=dtype)
     shapes = jax.eval_shape(step, slots)[1]
     rooms = jax.tree.map(lambda leaf: jnp.zeros((max_steps, *leaf.shape), leaf.dtype), shapes)
     B = slots.token_B.shape[0]

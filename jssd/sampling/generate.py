@@ -1,8 +1,13 @@
-"""The host loop: keeps the engine's slots full and hands out completions as they end."""
+"""The host loop: keeps the engine's slots full and hands out completions as they end.
+
+It lends the cache's pages to slots as their completions grow. When they run short, the completion
+begun last is set back: its pages go to the older ones and it is drawn again later, with the same
+tokens, for its address decides them.
+"""
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -24,7 +29,7 @@ class Completion:
       support_sizes: how many tokens each draw could have taken; 0 the whole vocabulary, -1 more
         than are stored.
       support_ids: those tokens, flat.
-      finish_reason: "stop" or "length".
+      finish_reason: "stop" (a stop id or stop string) or "length".
     """
 
     token_ids: list[int] = dataclasses.field(default_factory=list)
@@ -58,55 +63,192 @@ def check_lengths(prompt_lens: dict[str, int], max_new_tokens: int, max_seq_len:
         )
 
 
+@dataclasses.dataclass
+class Tally:
+    """What the engine has done so far.
+
+    Attributes:
+      steps: decode steps.
+      tokens: tokens drawn in them, with those of completions set back.
+      slots: of the engine; `tokens / (steps * slots)` is how full they were.
+      set_back: completions begun and thrown away for want of pages.
+    """
+
+    slots: int = 0
+    steps: int = 0
+    tokens: int = 0
+    set_back: int = 0
+
+    @property
+    def fill(self) -> float:
+        """Share of the slots that drew a token, over all steps."""
+        return self.tokens / max(self.steps * self.slots, 1)
+
+
 def run(
-    engine: Engine, requests: Sequence[Request], *, keep_support: bool = True
+    engine: Engine,
+    requests: Sequence[Request],
+    *,
+    decode: Callable[[list[int]], str] | None = None,
+    keep_support: bool = True,
+    tally: Tally | None = None,
 ) -> Iterator[tuple[int, Completion]]:
     """Draws every request; yields (its index, its completion) as completions end.
 
     Requests of one prompt share its prefill, wherever they stand.
 
+    Args:
+      engine: with room for each of the requests.
+      requests: in any order.
+      decode: token ids to text; needed for stop strings.
+      keep_support: whether completions say which tokens each draw could have taken.
+      tally: is filled in as the engine works.
+
     Raises:
-      ValueError: a request that the engine has no room for.
+      ValueError: a request that the engine has no room for, or stop strings without `decode`.
     """
     for request in requests:
-        _check(engine, request)
-    first = {request.prompt_ids: i for i, request in reversed(list(enumerate(requests)))}
+        _check(engine, request, decode)
+    loop = _Loop(engine, requests, decode, keep_support, tally or Tally())
+    while loop.waiting or loop.running:
+        loop.admit()
+        loop.make_room()
+        yield from loop.turn()
 
-    def turn(index: int) -> tuple[int, int]:
-        prompt_ids = requests[index].prompt_ids
-        return engine.bucket(len(prompt_ids)), first[prompt_ids]
 
-    order = sorted(range(len(requests)), key=turn)
-    waiting = list(reversed(order))
-    free = list(range(engine.num_slots))
-    running: dict[int, tuple[int, Completion]] = {}
-    prefixes = _Prefixes(engine, [requests[i] for i in order])
-    slots = engine.init_decode_state()
-    while waiting or running:
-        while free and waiting:
-            prefix, taken = prefixes.next_group(
-                [requests[i] for i in reversed(waiting[-len(free) :])]
-            )
-            indices = [waiting.pop() for _ in taken]
-            into = [free.pop() for _ in taken]
-            slots = engine.insert(prefix, taken, [requests[i] for i in indices], slots, into)
-            running.update({slot: (index, Completion()) for slot, index in zip(into, indices)})
+class _Loop:
+    """The state of `run`: which request is in which slot, and which pages are whose."""
+
+    def __init__(self, engine: Engine, requests, decode, keep_support: bool, tally: Tally):
+        self.engine, self.requests, self.decode = engine, requests, decode
+        self.keep_support, self.tally = keep_support, tally
+        tally.slots = engine.num_slots
+        first = {request.prompt_ids: i for i, request in reversed(list(enumerate(requests)))}
+
+        def turn(index: int) -> tuple[int, int]:
+            prompt_ids = requests[index].prompt_ids
+            return engine.bucket(len(prompt_ids)), first[prompt_ids]
+
+        order = sorted(range(len(requests)), key=turn)
+        self.prefixes = _Prefixes(engine, [requests[i] for i in order])
+        self.waiting = list(reversed(order))
+        self.running: dict[int, tuple[int, Completion]] = {}  # By slot; oldest first.
+        self.free = list(range(engine.num_slots))
+        self.pages = engine.pages()
+        self.slots = engine.init_decode_state()
+        self.short = False  # Of pages: nothing is admitted before a completion has ended.
+
+    def admit(self) -> None:
+        """Puts waiting requests into free slots, as far as pages go."""
+        admitted = []
+        while self.free and self.waiting and not (self.short and self.running):
+            request = self.requests[self.waiting[-1]]
+            if not self.pages.extend(self.free[-1], self._reach(request, 0)):
+                break
+            admitted.append((self.waiting.pop(), self.free.pop()))
+        while admitted:
+            prefix, rows = self.prefixes.next_group([self.requests[i] for i, _ in admitted])
+            group, admitted = admitted[: len(rows)], admitted[len(rows) :]
+            self.slots = self.engine.insert(
+                prefix, rows, [self.requests[i] for i, _ in group], PREFILL_ROWS,
+                self.slots, [slot for _, slot in group], self.pages.table_BM,
+            )  # fmt: skip
+            self.running.update({slot: (index, Completion()) for index, slot in group})
+
+    def make_room(self) -> None:
+        """Lends running slots the pages of the next steps, setting the youngest back if need be."""
+        for slot in list(self.running):
+            while slot in self.running:
+                index, completion = self.running[slot]
+                if self.pages.extend(
+                    slot, self._reach(self.requests[index], len(completion.token_ids))
+                ):
+                    break
+                self._set_back(next(reversed(self.running)))
+
+    def turn(self) -> Iterator[tuple[int, Completion]]:
+        """A few decode steps; yields what ended in them."""
         # Worth leaving the device loop for: a few ended slots while others wait, or the end.
-        spare = max(1, engine.num_slots // 16)
-        leave_below = engine.num_slots - spare + 1 if waiting else 1
-        slots, drawn = engine.generate(slots, leave_below)
-        active_B = np.asarray(slots.active_B)
-        _collect(jax.device_get(drawn), running, keep_support)
-        for slot in [slot for slot in running if not active_B[slot]]:
-            index, completion = running.pop(slot)
-            stopped = completion.token_ids[-1] in requests[index].stop_ids
-            completion.finish_reason = "stop" if stopped else "length"
-            free.append(slot)
+        spare = max(1, self.engine.num_slots // 16)
+        full = min(len(self.running), self.engine.num_slots - spare + 1)
+        leave_below = full if self.waiting else 1
+        self.slots, drawn = self.engine.generate(self.slots, self.pages.table_BM, leave_below)
+        drawn = jax.device_get(drawn)
+        active_B = np.array(self.slots.active_B)
+        self.tally.steps += int(drawn.num_steps)
+        self.tally.tokens += int(drawn.valid_RB.sum())
+        _collect(drawn, self.running, self.keep_support)
+        ended = []
+        for slot, (index, completion) in self.running.items():
+            request = self.requests[index]
+            cut = self._stop_string_end(request, completion)
+            if cut:
+                _shorten(completion, cut)
+                completion.finish_reason = "stop"
+                if active_B[slot]:
+                    self.slots = self.engine.free_resource(self.slots, slot)
+            elif not active_B[slot]:
+                stopped = completion.token_ids[-1] in request.stop_ids
+                completion.finish_reason = "stop" if stopped else "length"
+            if completion.finish_reason:
+                ended.append(slot)
+        for slot in ended:
+            index, completion = self.running.pop(slot)
+            self._give_back(slot)
+            self.short = False
             yield index, completion
 
+    def _reach(self, request: Request, num_drawn: int) -> int:
+        """Tokens whose keys and values a slot may hold after the next steps.
 
-def _check(engine: Engine, request: Request) -> None:
-    """Refuses a request that does not fit: its slot would be overrun without a word."""
+        The last token drawn is never fed.
+        """
+        reach = len(request.prompt_ids) + num_drawn + self.engine.decode_steps
+        return min(reach, request.size) - 1
+
+    def _set_back(self, slot: int) -> None:
+        index, _ = self.running.pop(slot)
+        self.slots = self.engine.free_resource(self.slots, slot)
+        self._give_back(slot)
+        self.waiting.append(index)
+        self.tally.set_back += 1
+        self.short = True
+
+    def _give_back(self, slot: int) -> None:
+        self.pages.release(slot)
+        self.free.append(slot)
+
+    def _stop_string_end(self, request: Request, completion: Completion) -> int:
+        """Tokens up to the one that completes a stop string; 0 if there is none."""
+        if not request.stop_strings:
+            return 0
+        assert self.decode is not None
+        ids = completion.token_ids
+
+        def stopped(size: int) -> bool:
+            text = self.decode(ids[:size])  # pyright: ignore[reportOptionalCall]
+            return any(stop in text for stop in request.stop_strings)
+
+        if not stopped(len(ids)):
+            return 0
+        # Only the tokens of the last turn are new.
+        size = max(1, len(ids) - self.engine.decode_steps)
+        while not stopped(size):
+            size += 1
+        return size
+
+
+def _shorten(completion: Completion, size: int) -> None:
+    """Drops what was drawn after the first `size` tokens."""
+    if completion.support_sizes:
+        kept = sum(max(count, 0) for count in completion.support_sizes[:size])
+        del completion.support_ids[kept:]
+    for name in ("token_ids", "logprobs", "support_sizes"):
+        del getattr(completion, name)[size:]
+
+
+def _check(engine: Engine, request: Request, decode) -> None:
+    """Refuses a request that can't be honoured: its slot would be overrun without a word."""
     size, limit, stops = len(request.prompt_ids), request.max_new_tokens, len(request.stop_ids)
     rules = (
         (size >= 1, "the prompt is empty; give it at least one token"),
@@ -119,6 +261,11 @@ def _check(engine: Engine, request: Request) -> None:
             stops <= engine.num_stop_ids,
             f"{stops} stop ids are more than num_stop_ids={engine.num_stop_ids}",
         ),
+        ("" not in request.stop_strings, "an empty stop string would end every completion"),
+        (
+            decode is not None or not request.stop_strings,
+            f"stop_strings={request.stop_strings!r} need decode, which turns ids into text",
+        ),
     )
     errors = [text for ok, text in rules if not ok]
     if errors:
@@ -126,7 +273,10 @@ def _check(engine: Engine, request: Request) -> None:
 
 
 class _Prefixes:
-    """Prefills prompts a few at a time, in the order in which they will be asked for."""
+    """Prefills prompts a few at a time, in the order in which they will be asked for.
+
+    Whatever the group, a prompt's own numbers are the same: rows do not see one another.
+    """
 
     def __init__(self, engine: Engine, requests: Sequence[Request]):
         self._engine = engine
@@ -137,9 +287,12 @@ class _Prefixes:
 
     def next_group(self, requests: Sequence[Request]):
         """The longest run of `requests` that one prefix serves: (prefix, row of each in it)."""
-        if requests[0].prompt_ids not in self._rows:
-            bucket = self._engine.bucket(len(requests[0].prompt_ids))
+        prompt = requests[0].prompt_ids
+        if prompt not in self._rows:
+            bucket = self._engine.bucket(len(prompt))
             group = []
+            if not self._ahead or self._ahead[-1] != prompt:
+                group.append(prompt)  # Prefilled before, by a request that was set back.
             while self._ahead and len(group) < PREFILL_ROWS:
                 if self._engine.bucket(len(self._ahead[-1])) != bucket:
                     break

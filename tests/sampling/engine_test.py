@@ -45,14 +45,18 @@ def engine(params):
 
 
 def _engine(params, num_slots, **changes):
-    settings = {"max_len": 40, "prompt_bucket": 8, "page_size": 8, "decode_steps": 4} | changes
+    settings = {"max_len": 40, "prompt_bucket": 8, "prefill_chunk": 16, "page_size": 8}
+    settings |= {"decode_steps": 4} | changes
     return Engine(transformer.unstack(params), CFG, num_slots=num_slots, **settings)
 
 
-def _request(prompt_ids=(1, 2, 3), sample=0, sampling=PAPER, stop_ids=(), max_new_tokens=6, seed=0):
+def _request(
+    prompt_ids=(1, 2, 3), sample=0, sampling=PAPER, stop_ids=(), max_new_tokens=6, seed=0,
+    stop_strings=(),
+):  # fmt: skip
     ids = tuple(int(token) for token in prompt_ids)
     number = generate.prompt_number(str(ids))
-    return Request(ids, seed, number, sample, sampling, stop_ids, max_new_tokens)
+    return Request(ids, seed, number, sample, sampling, stop_ids, max_new_tokens, stop_strings)
 
 
 def _mix():
@@ -124,7 +128,7 @@ def test_one_engine_serves_any_mix_without_compiling_again(params):
     _run(engine, [dataclasses.replace(r, sampling=Sampling(0.3, 5, 0.5, 0.2)) for r in requests])
     _run(engine, requests[:1])
     buckets = {engine.bucket(len(request.prompt_ids)) for request in requests}
-    assert buckets == {8, 16, 24}
+    assert buckets == {8, 16, 32}
     sizes = [
         program._cache_size()  # pyright: ignore[reportAttributeAccessIssue]
         for program in (engine._generate, engine._prefill, engine._insert)
@@ -179,6 +183,57 @@ def test_a_completion_may_fill_the_engine_to_the_last_token(engine, params):
     assert _tokens(_run(engine, [request])) == ids and len(ids[0]) == 32
 
 
+def test_a_prompt_of_many_chunks(params):
+    """Prefilled chunk by chunk, as at once; buckets beyond a chunk double."""
+    prompts = [tuple(range(1, size)) for size in (18, 25, 34)]
+    requests = [_request(prompt, sampling=GREEDY) for prompt in prompts]
+    small = _engine(params, 3, max_len=56, prefill_chunk=8)
+    assert [small.bucket(size) for size in (1, 8, 9, 17, 33)] == [8, 8, 16, 32, 64]
+    wanted = _tokens(_run(_engine(params, 3, max_len=56, prefill_chunk=64), requests))
+    assert _tokens(_run(small, requests)) == wanted
+
+
+@pytest.mark.parametrize("cache_tokens", [40, 56, 88])
+def test_when_pages_run_short_completions_are_set_back_and_drawn_again(params, cache_tokens):
+    requests = [dataclasses.replace(request, max_new_tokens=20, stop_ids=()) for request in _mix()]
+    wanted = _run(_engine(params, 4), requests)
+    tally = generate.Tally()
+    short = _engine(params, 4, cache_tokens=cache_tokens)
+    assert short.num_pages == 1 + cache_tokens // 8
+    assert _run(short, requests, tally=tally) == wanted
+    assert tally.set_back > 0
+    assert tally.tokens > sum(map(len, _tokens(wanted)))
+
+
+def test_the_tally_counts_steps_and_tokens(engine):
+    requests = [_request(sample=i, max_new_tokens=6) for i in range(8)]
+    tally = generate.Tally()
+    _run(engine, requests, tally=tally)
+    assert (tally.slots, tally.steps, tally.tokens, tally.set_back) == (4, 12, 48, 0)
+    assert tally.fill == 1.0
+
+
+def _letters(ids):
+    return "".join(chr(97 + token % 26) for token in ids)
+
+
+def test_a_stop_string_ends_a_completion_with_the_token_that_completes_it(engine):
+    free = _run(engine, [_request(max_new_tokens=20)])[0]
+    text = _letters(free.token_ids)
+    for start, size in ((0, 1), (5, 2), (11, 3), (18, 2)):
+        stop = text[start : start + size]
+        request = dataclasses.replace(
+            _request(max_new_tokens=20), stop_strings=("no such thing", stop)
+        )
+        stopped, other = _run(engine, [request, _request((9, 9))], decode=_letters)
+        end = text.index(stop) + size
+        assert stopped.token_ids == free.token_ids[:end]
+        assert (stopped.finish_reason, stopped.logprobs) == ("stop", free.logprobs[:end])
+        assert stopped.support_sizes == free.support_sizes[:end]
+        assert stopped.support_ids == free.support_ids[: sum(stopped.support_sizes)]
+        assert other == _run(engine, [_request((9, 9))])[0]
+
+
 def test_stored_supports(engine):
     requests = [
         _request(sampling=law)
@@ -204,24 +259,25 @@ def test_stored_supports(engine):
 def test_free_resource_gives_a_slot_up_and_leaves_the_others_alone(engine):
     requests = [_request((5, 6), sampling=GREEDY, max_new_tokens=7), _request((7, 8, 9))]
     wanted = _tokens(_run(engine, requests))
+    pages = engine.pages()
+    assert pages.extend(2, 12) and pages.extend(0, 12)
     slots = engine.insert(
-        engine.prefill([r.prompt_ids for r in requests], 8),
-        [0, 1],
-        requests,
-        engine.init_decode_state(),
-        [2, 0],
-    )
+        engine.prefill([r.prompt_ids for r in requests], 8), [0, 1], requests, 8,
+        engine.init_decode_state(), [2, 0], pages.table_BM,
+    )  # fmt: skip
     assert np.asarray(slots.active_B).tolist() == [True, False, True, False]
     slots = engine.free_resource(slots, 2)
+    pages.release(2)
     assert np.asarray(slots.active_B).tolist() == [True, False, False, False]
-    slots, drawn = engine.generate(slots, 1)
+    slots, drawn = engine.generate(slots, pages.table_BM, 1)
     valid_RB = np.asarray(drawn.valid_RB)
     assert valid_RB[:, 0].all() and not valid_RB[:, 1:].any()
     assert np.asarray(drawn.draw.token_B)[:, 0].tolist() == wanted[1][:4]
     # The slot serves again, beside the one that is still running.
     prefix = engine.prefill([requests[0].prompt_ids], 8)
-    slots = engine.insert(prefix, [0], requests[:1], slots, [2])
-    slots, drawn = engine.generate(slots, 1)
+    assert pages.extend(2, 12)
+    slots = engine.insert(prefix, [0], requests[:1], 8, slots, [2], pages.table_BM)
+    slots, drawn = engine.generate(slots, pages.table_BM, 1)
     tokens_RB = np.asarray(drawn.draw.token_B)
     assert tokens_RB[:, 2].tolist() == wanted[0][:4]
     assert tokens_RB[np.asarray(drawn.valid_RB)[:, 0], 0].tolist() == wanted[1][4:]
@@ -229,13 +285,15 @@ def test_free_resource_gives_a_slot_up_and_leaves_the_others_alone(engine):
 
 def test_generate_leaves_when_too_few_slots_are_active(engine):
     requests = [_request((1, 2), max_new_tokens=2), _request((3, 4), max_new_tokens=6)]
-    prefix = engine.prefill([r.prompt_ids for r in requests], 8)
-    slots = engine.insert(prefix, [0, 1], requests, engine.init_decode_state(), [0, 1])
-    slots, drawn = engine.generate(slots, 2)
+    prefix, pages = engine.prefill([r.prompt_ids for r in requests], 8), engine.pages()
+    assert pages.extend(0, 8) and pages.extend(1, 8)
+    slots = engine.init_decode_state()
+    slots = engine.insert(prefix, [0, 1], requests, 8, slots, [0, 1], pages.table_BM)
+    slots, drawn = engine.generate(slots, pages.table_BM, 2)
     assert int(drawn.num_steps) == 2
-    slots, drawn = engine.generate(slots, 1)
+    slots, drawn = engine.generate(slots, pages.table_BM, 1)
     assert int(drawn.num_steps) == 4  # All of decode_steps, and 6 tokens are drawn.
-    slots, drawn = engine.generate(slots, 1)
+    slots, drawn = engine.generate(slots, pages.table_BM, 1)
     assert int(drawn.num_steps) == 0 and engine.max_concurrent_decodes == 4
 
 
@@ -285,11 +343,25 @@ def test_prompts_without_room_are_refused():
         ({"prompt_ids": ()}, "the prompt is empty"),
         ({"max_new_tokens": 0}, "max_new_tokens=0 must be at least 1"),
         ({"stop_ids": tuple(range(9))}, "9 stop ids are more than num_stop_ids=8"),
+        ({"stop_strings": ("x",)}, r"stop_strings=\('x',\) need decode"),
+        ({"stop_strings": ("",)}, "an empty stop string would end every completion"),
     ],
 )
 def test_requests_that_do_not_fit_are_refused_before_any_is_drawn(engine, changes, message):
     with pytest.raises(ValueError, match=message):
         next(generate.run(engine, [_request(), _request(**changes)]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prefill_chunk": 20}, "prefill_chunk=20 must be a multiple of page_size=8"),
+        ({"cache_tokens": 39}, "cache_tokens=39 must be 0 or at least 40"),
+    ],
+)
+def test_engines_that_could_not_serve_are_refused(params, settings, message):
+    with pytest.raises(ValueError, match=message):
+        _engine(params, 2, **settings)
 
 
 @pytest.mark.parametrize(
