@@ -91,6 +91,7 @@ class Model:
         max_new_tokens: int = 256,
         seed: int = 0,
         stop_ids: Sequence[int] | None = None,
+        stop_strings: Sequence[str] = (),
     ) -> list[list[Completion]]:
         """Draws `n` completions of each prompt.
 
@@ -102,6 +103,7 @@ class Model:
           max_new_tokens: a completion that reaches it ends with finish_reason "length".
           seed: with the prompt's tokens and the sample number it decides every draw.
           stop_ids: tokens that end a completion; by default the tokenizer's.
+          stop_strings: texts that end a completion with the token that completes one of them.
 
         Returns:
           For each prompt, in order, its `n` completions.
@@ -133,12 +135,23 @@ class Model:
                 hashlib.sha256(np.array(prompt, np.int32).tobytes()).hexdigest()
             )
             requests += [
-                Request(prompt, seed, number, first + i, sampling, stops, max_new_tokens)
+                Request(
+                    prompt,
+                    seed,
+                    number,
+                    first + i,
+                    sampling,
+                    stops,
+                    max_new_tokens,
+                    tuple(stop_strings),
+                )
                 for i in range(n)
             ]
         found: dict[int, Completion] = {}
         engine = self._engine(max(lens.values()) + max_new_tokens, len(stops))
-        for index, drawn in generate.run(engine, requests, keep_support=False):
+        for index, drawn in generate.run(
+            engine, requests, decode=tokenizer.decode, keep_support=False
+        ):
             text = tokenizer.decode(drawn.token_ids)
             found[index] = Completion(drawn.token_ids, text, drawn.logprobs, drawn.finish_reason)
         return [[found[row * n + i] for i in range(n)] for row in range(len(ids))]

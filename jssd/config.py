@@ -80,7 +80,11 @@ class EngineConfig:
     """How the sampler uses the machine. In strict float32 nothing here changes the tokens."""
 
     slots: int = 32  # Completions decoded side by side.
+    # Tokens the cache has room for, over all slots. 0 is room for the longest completion in every
+    # slot; with less, completions are set back and redone when the others need the room.
+    cache_tokens: int = 0
     prompt_bucket: int = 64  # Prompt lengths are padded up to a multiple of this.
+    prefill_chunk: int = 512  # Tokens of a prompt that go through the model at once.
     decode_steps: int = 16  # Steps fused into one device call before the host refills ended slots.
     # Stores the token ids each draw could have taken, for KeptMass in training.
     keep_support: bool = True
@@ -234,6 +238,7 @@ def validate(config: Config) -> None:
         "prompts.source",
         "must name the problems, e.g. tasks:train or a .jsonl file",
     )
+    rule(config.engine.cache_tokens >= 0, "engine.cache_tokens", "must be 0 (room for all) or more")
     rule(config.prompts.limit >= 0, "prompts.limit", "must be 0 (all) or more")
     rule(config.prompts.repeat >= 1, "prompts.repeat", "must be at least 1")
     errors.extend(_law_errors("sampling", config.sampling))
@@ -259,6 +264,7 @@ def validate(config: Config) -> None:
         "sampling.n",
         "engine.slots",
         "engine.prompt_bucket",
+        "engine.prefill_chunk",
         "engine.decode_steps",
         "train.num_steps",
         "train.global_batch_size",

@@ -14,13 +14,17 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 METRICS_FILE = "metrics.jsonl"
 EVENTS_FILE = "events.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
-Advance = Callable[[int], None]  # Takes how many more are done.
+
+class Advance(Protocol):
+    """Takes how many more are done, and a few words on how it goes."""
+
+    def __call__(self, count: int, note: str = "") -> None: ...
 
 
 class Writer:
@@ -108,7 +112,7 @@ class Writer:
         Gives a function that takes how many more are done. `done` were so before.
         """
         if not self._enabled:
-            yield lambda count: None
+            yield lambda count, note="": None
         elif sys.stdout.isatty():
             yield from self._rich_bar(total, desc, done)
         else:
@@ -129,12 +133,13 @@ class Writer:
             progress.MofNCompleteColumn(),
             progress.TimeElapsedColumn(),
             progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[note]}"),
         )
         with progress.Progress(*columns, transient=True) as bar:
-            task = bar.add_task(desc, total=total, completed=done)
+            task = bar.add_task(desc, total=total, completed=done, note="")
             self._bar = bar
             try:
-                yield lambda count: bar.advance(task, count)
+                yield lambda count, note="": bar.update(task, advance=count, note=note)
             finally:
                 self._bar = None
 
@@ -165,7 +170,7 @@ class _Lines:
         self._done = self._done_at_start = done
         self._started = self._shown = time.monotonic()
 
-    def advance(self, count: int) -> None:
+    def advance(self, count: int, note: str = "") -> None:
         self._done += count
         now = time.monotonic()
         if self._done < self._total and now - self._shown < self._seconds:
@@ -175,6 +180,7 @@ class _Lines:
         left = (self._total - self._done) * elapsed / max(self._done - self._done_at_start, 1)
         self._line(
             f"{self._desc}: {self._done}/{self._total}, {elapsed:.0f} s, about {left:.0f} s left"
+            + (f", {note}" if note else "")
         )
 
 

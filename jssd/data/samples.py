@@ -7,6 +7,7 @@ own name when its writer is done.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -43,6 +44,7 @@ class Sample:
     template: str
 
 
+MANIFEST = "manifest.json"  # What a finished folder holds.
 FIELDS = tuple(field.name for field in dataclasses.fields(Sample))
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "max_new_tokens")
 
@@ -240,6 +242,34 @@ def iter_file(path: str | Path) -> Iterator[Sample]:
     with open(path, "rb") as file:
         for number, raw in enumerate(file, 1):
             yield _decode(raw, f"{path}:{number}")
+
+
+def list_parts(folder: str | Path) -> list[dict[str, str | int]]:
+    """Name, number of records, bytes and SHA-256 of every finished file of `folder`, by name."""
+    parts = []
+    for path in sorted(Path(folder).glob("part-*.jsonl")):
+        digest, records = hashlib.sha256(), 0
+        with open(path, "rb") as file:
+            for raw in file:
+                digest.update(raw)
+                records += 1
+        size = path.stat().st_size
+        parts.append(
+            {"file": path.name, "records": records, "bytes": size, "sha256": digest.hexdigest()}
+        )
+    return parts
+
+
+def verify(folder: str | Path, parts: list[dict[str, str | int]]) -> None:
+    """Raises ValueError naming the files that are not as `list_parts` once found them."""
+    found = {part["file"]: part for part in list_parts(folder)}
+    wanted = {part["file"]: part for part in parts}
+    changed = [name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
+    if changed:
+        raise ValueError(
+            f"{folder}: {', '.join(map(str, changed))} changed since sampling ended. Restore them, "
+            f"or, if the change is meant, delete {MANIFEST} and run stage sample again."
+        )
 
 
 def _decode(raw: bytes, where: str) -> Sample:

@@ -48,7 +48,9 @@ class Drawer:
             cfg,
             num_slots=config.slots,
             max_len=longest,
+            cache_tokens=config.cache_tokens,
             prompt_bucket=config.prompt_bucket,
+            prefill_chunk=config.prefill_chunk,
             decode_steps=config.decode_steps,
             num_stop_ids=max(8, len(tokenizer.stop_ids)),
             dtype=dtype,
@@ -90,14 +92,20 @@ class Drawer:
                 )
                 for prompt, i in wanted
             ]  # fmt: skip
-            started, tokens = time.perf_counter(), 0
+            started, tokens, cut, tally = time.perf_counter(), 0, 0, generate.Tally()
             with writer.progress(len(prompts) * n, path.parent.name, done=len(done)) as advance:
                 keep = keep_support and self._keep_support
-                for index, completion in generate.run(self._engine, requests, keep_support=keep):
+                drawn = generate.run(self._engine, requests, keep_support=keep, tally=tally)
+                for count, (index, completion) in enumerate(drawn, 1):
                     prompt, number = wanted[index]
                     file.write([self._record(prompt, number, completion, settings, seed)])
                     tokens += len(completion.token_ids)
-                    advance(1)
+                    cut += completion.finish_reason == "length"
+                    rate = tally.tokens / (time.perf_counter() - started)
+                    advance(
+                        1,
+                        f"{rate:.0f} tokens/s, slots {tally.fill:.0%} full, {cut / count:.0%} cut",
+                    )
             file.finish()
         seconds = time.perf_counter() - started
         if requests:
@@ -106,11 +114,16 @@ class Drawer:
                 path=str(path),
                 completions=len(requests),
                 tokens=tokens,
+                truncated=cut,
+                steps=tally.steps,
+                fill=round(tally.fill, 4),
+                set_back=tally.set_back,
                 seconds=round(seconds, 1),
             )
+            redone = f", {tally.set_back} set back for want of cache" if tally.set_back else ""
             writer.line(
                 f"{path}: {len(requests)} completions, {tokens} tokens, "
-                f"{tokens / seconds:.0f} tokens/s"
+                f"{tokens / seconds:.0f} tokens/s, slots {tally.fill:.0%} full{redone}"
             )
 
     def _record(

@@ -136,7 +136,7 @@ def _read_run(name: str, workdir: pathlib.Path) -> RunFiles | None:
         name=name,
         workdir=workdir,
         config=config or {},
-        samples=_read_json(workdir / "samples" / "stats.json"),
+        samples=_read_json(workdir / "samples" / "manifest.json"),
         data=_read_json(workdir / "data" / "stats.json"),
         steps=metrics.read_scalars(workdir / "train"),
         exported=(workdir / "export").is_dir(),

@@ -11,10 +11,12 @@ from jssd.weights.fingerprint import fingerprint
 
 
 def run(run: Run) -> None:
-    """Draws what is missing. Finds `samples/stats.json` and returns when all was drawn before."""
+    """Draws what is missing, then writes `samples/manifest.json`: counts, settings, weights' name,
+    histograms and checksums. Returns at once when it is there."""
     config, folder = run.config, run.workdir / "samples"
-    context.freeze_settings(folder, context.section(config, "model", "prompts", "sampling"))
-    if (folder / "stats.json").exists():
+    settings = context.section(config, "model", "prompts", "sampling")
+    context.freeze_settings(folder, settings)
+    if (folder / samples.MANIFEST).exists():
         return
     with run.writer("samples") as writer:
         tokenizer = run.tokenizer()
@@ -43,9 +45,14 @@ def run(run: Run) -> None:
         )
         stats = filters.stats(samples.read_folder(folder))
         writer.line(filters.describe(stats))
-        context.write_json(
-            folder / "stats.json", {"prompts": counts, "samples": stats, "fingerprint": name}
-        )
+        manifest = {
+            "settings": settings,
+            "fingerprint": name,
+            "prompts": counts,
+            "samples": stats,
+            "parts": samples.list_parts(folder),
+        }
+        context.write_json(folder / samples.MANIFEST, manifest)
 
 
 def _problems(config) -> list[prompts.Problem]:

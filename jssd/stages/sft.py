@@ -21,6 +21,9 @@ def run(run: Run) -> None:
         cfg, params = run.load(run.base_folder(), config.train.param_dtype)
         name = fingerprint(run.load(run.base_folder())[1])
         _check_origin(drawn, name, config.train.allow_foreign_samples)
+        manifest = run.workdir / "samples" / samples.MANIFEST
+        if manifest.exists():  # Sample files from elsewhere may come without.
+            samples.verify(manifest.parent, context.read_json(manifest)["parts"])
         batches = _batches(run, drawn, writer)
 
         optimizer = make_optimizer(config.train)

@@ -162,6 +162,28 @@ def test_read_folder_merges_parts_in_order(tmp_path):
         samples.read_folder(tmp_path)
 
 
+def test_a_changed_file_is_named(tmp_path):
+    for name in ("part-00000.jsonl", "part-00001.jsonl"):
+        with SampleWriter(tmp_path / name) as writer:
+            writer.write([number(0), number(1)])
+            writer.finish()
+    parts = samples.list_parts(tmp_path)
+    assert [(part["file"], part["records"]) for part in parts] == [
+        ("part-00000.jsonl", 2),
+        ("part-00001.jsonl", 2),
+    ]
+    samples.verify(tmp_path, parts)
+    path = tmp_path / "part-00001.jsonl"
+    data = bytearray(path.read_bytes())
+    data[40] ^= 1  # One flipped bit.
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"part-00001\.jsonl changed since sampling ended"):
+        samples.verify(tmp_path, parts)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"part-00001\.jsonl changed"):
+        samples.verify(tmp_path, parts)
+
+
 def test_read_folder_without_samples_names_the_stage(tmp_path):
     with pytest.raises(FileNotFoundError, match="Run stage sample first"):
         samples.read_folder(tmp_path)

@@ -54,7 +54,7 @@ def write_samples(workdir, num=30):
         writer.finish()
     stats = filters.stats(drawn)
     write_json(
-        workdir / "samples" / "stats.json",
+        workdir / "samples" / "manifest.json",
         {"prompts": {"read": 41, "not_blank": num}, "samples": stats, "fingerprint": "f0"},
     )
     kept, counts = filters.apply(drawn, FilterConfig(drop_shortest_percent=10.0))
