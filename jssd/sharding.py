@@ -51,20 +51,24 @@ def make_mesh(config: MeshConfig, devices: Sequence | None = None) -> jax.shardi
     return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=types, devices=devices)
 
 
-def automatic(mesh: jax.sharding.Mesh) -> jax.sharding.Mesh:
-    """The same devices in the same places, with axes that the compiler fills in."""
-    types = (jax.sharding.AxisType.Auto,) * len(mesh.axis_names)
-    return jax.sharding.Mesh(mesh.devices, mesh.axis_names, axis_types=types)
+def decode_mesh(mesh: jax.sharding.Mesh) -> jax.sharding.Mesh:
+    """The same devices for sampling: axes data and tensor, filled in by the compiler.
+
+    Weights are not split over fsdp there: a decode step would gather all of them for one token.
+    """
+    types = (jax.sharding.AxisType.Auto,) * 2
+    devices = mesh.devices.reshape(-1, mesh.shape["tensor"])
+    return jax.sharding.Mesh(devices, ("data", "tensor"), axis_types=types)
 
 
 def spec(*axes: str | None) -> jax.sharding.PartitionSpec | None:
-    """PartitionSpec of logical axes on the mesh in force, or None without one.
+    """PartitionSpec of logical axes on the mesh in force, or None without an explicit one.
 
     A misspelt axis is a KeyError.
     """
     entries = [None if axis is None else RULES[axis] for axis in axes]
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    if mesh.empty or jax.sharding.AxisType.Explicit not in mesh.axis_types:
         return None
     return jax.sharding.PartitionSpec(*entries)
 

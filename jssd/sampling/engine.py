@@ -12,6 +12,9 @@ draw comes out of the same program, and all samples of a prompt share one prefil
 Weights arrive unstacked (`transformer.unstack`). The cache is a pool of pages per layer
 (`sampling/pages.py`), lent to slots by the caller. Keys are kept with time last and values with the
 head size last: the layouts in which a CPU multiplies them fastest (measured: 1.4x at 32 slots).
+
+On a mesh (`sharding.decode_mesh`) slots and pages are split over data, each share of the slots with
+a pool of its own; heads and vocabulary are split over tensor.
 """
 
 import dataclasses
@@ -21,12 +24,18 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jssd.model import layers, transformer
 from jssd.model.config import ModelConfig
 from jssd.sampling import truncate
 from jssd.sampling.pages import NOBODYS, Pages
 from jssd.sampling.truncate import Law
+
+# Prompts prefilled together; their keys and values wait on the device until all their samples have
+# a slot.
+PREFILL_ROWS = 8
 
 # Per layer: keys [P, K, H, S], values [P, K, S, H], of P pages with S places each.
 Cache = tuple[tuple[jax.Array, jax.Array], ...]
@@ -112,12 +121,13 @@ class Engine:
     """Decodes with one set of weights.
 
     Args:
-      params: unstacked weights (`transformer.unstack`).
+      params: unstacked weights (`transformer.unstack`), on one device or on a
+        `sharding.decode_mesh`.
       cfg: architecture.
       num_slots: completions decoded side by side.
       max_len: longest prompt plus completion, in tokens.
       cache_tokens: tokens the cache has room for, over all slots; 0 is room for every slot at
-        `max_len`.
+        `max_len`. On a mesh each share of the slots gets an equal part.
       prompt_bucket: prompts are padded to a multiple of this, up to `prefill_chunk`; beyond, to
         `prefill_chunk` times a power of two.
       prefill_chunk: tokens of a prompt that go through the model at once.
@@ -147,10 +157,20 @@ class Engine:
                 f"prefill_chunk={prefill_chunk} must be a multiple of page_size={page_size} and of "
                 f"prompt_bucket={prompt_bucket}."
             )
-        if cache_tokens and cache_tokens < max_len:
+        where = params["embed"].sharding
+        on_mesh = isinstance(where, NamedSharding) and where.mesh.size > 1
+        self.mesh = where.mesh if on_mesh else None
+        self.num_groups = self.mesh.shape["data"] if self.mesh else 1
+        vocab_shards = self.mesh.shape["tensor"] if self.mesh else 1
+        if num_slots % self.num_groups:
             raise ValueError(
-                f"cache_tokens={cache_tokens} must be 0 or at least {max_len}, the longest prompt "
-                "plus completion."
+                f"slots={num_slots} must be a multiple of the {self.num_groups} parts into which "
+                "the mesh splits them (data times fsdp)."
+            )
+        if cache_tokens and cache_tokens < max_len * self.num_groups:
+            raise ValueError(
+                f"cache_tokens={cache_tokens} must be 0 or at least {max_len * self.num_groups}, "
+                f"the longest prompt plus completion in each of {self.num_groups} parts."
             )
         self.params = params
         self.cfg = cfg
@@ -161,21 +181,56 @@ class Engine:
         self.page_size = page_size
         self.decode_steps = decode_steps
         self.pages_per_slot = -(-max_len // page_size)
-        # Rounding up costs each slot a part of a page; one more page is nobody's.
         lent = -(-cache_tokens // page_size) or num_slots * self.pages_per_slot
-        self.num_pages = 1 + lent
+        self.num_pages = 1 + -(-lent // self.num_groups)  # Of each group; one more is nobody's.
         self.num_stop_ids = num_stop_ids
         self.dtype = dtype or params["embed"].dtype
+        prefill = functools.partial(
+            _prefill, cfg=cfg, dtype=self.dtype, page_size=page_size, chunk=prefill_chunk
+        )
+        # Rows are computed where they are split to, and every share of the slots gets all of them.
         self._prefill = jax.jit(
+            prefill,
+            in_shardings=None if self.mesh is None else (None, self._on_mesh("data")),
+            out_shardings=self._on_mesh(None, "tensor"),
+        )
+        per_slot, lists = P("data"), P(None, "data")
+        self._insert = self._program(
+            _insert,
+            donate=0,
+            in_specs=(per_slot, P(), *(per_slot,) * 4, lists, lists, per_slot, per_slot),
+            out_specs=per_slot,
+        )
+        self._generate = self._program(
             functools.partial(
-                _prefill, cfg=cfg, dtype=self.dtype, page_size=page_size, chunk=prefill_chunk
-            )
+                _generate,
+                cfg=cfg,
+                dtype=self.dtype,
+                max_steps=decode_steps,
+                vocab_shards=vocab_shards,
+                data_axis="data" if self.mesh else None,
+            ),
+            donate=1,
+            in_specs=(P(), per_slot, per_slot, P()),
+            out_specs=(per_slot, Drawn(P(), lists, lists)),  # pyright: ignore[reportArgumentType]
         )
-        self._insert = jax.jit(_insert, donate_argnums=0)
-        self._generate = jax.jit(
-            functools.partial(_generate, cfg=cfg, dtype=self.dtype, max_steps=decode_steps),
-            donate_argnums=1,
-        )
+
+    def _on_mesh(self, *axes: str | None) -> NamedSharding | None:
+        return self.mesh and NamedSharding(self.mesh, P(*axes))
+
+    def _program(self, function, *, donate: int, in_specs, out_specs):
+        """Compiles `function`, which sees one share of the slots; tensor is the compiler's."""
+        if self.mesh is not None:
+            function = jax.shard_map(
+                function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs,
+                axis_names={"data"}, check_vma=False,
+            )  # fmt: skip
+        return jax.jit(function, donate_argnums=donate)
+
+    @property
+    def prefill_rows(self) -> int:
+        """How many prompts `prefill` takes at most."""
+        return -(-PREFILL_ROWS // self.num_groups) * self.num_groups
 
     @property
     def max_concurrent_decodes(self) -> int:
@@ -192,18 +247,23 @@ class Engine:
 
     def pages(self) -> Pages:
         """A fresh book of the cache's pages, all free."""
-        return Pages(self.num_pages, self.page_size, self.num_slots, self.pages_per_slot)
+        return Pages(
+            self.num_pages, self.page_size, self.num_slots, self.pages_per_slot, self.num_groups
+        )
 
     def init_decode_state(self) -> Slots:
         """Empty slots."""
         B, cfg = self.num_slots, self.cfg
         K, H, S = cfg.num_kv_heads, cfg.head_dim, self.page_size
-        P = self.num_pages
-        pair = lambda: (jnp.zeros((P, K, H, S), self.dtype), jnp.zeros((P, K, S, H), self.dtype))
+        pages = self.num_pages * self.num_groups
+
+        def empty(*shape: int) -> jax.Array:
+            return jnp.zeros((pages, *shape), self.dtype, device=self._on_mesh("data", "tensor"))
+
         numbers = lambda value=0: jnp.full(B, value, jnp.int32)
         ones = lambda value: jnp.full(B, value, jnp.float32)
         return Slots(
-            cache=tuple(pair() for _ in range(cfg.num_layers)),
+            cache=tuple((empty(K, H, S), empty(K, S, H)) for _ in range(cfg.num_layers)),
             token_B=numbers(),
             position_B=numbers(),
             count_B=numbers(),
@@ -214,13 +274,13 @@ class Engine:
             stop_BX=jnp.full((B, self.num_stop_ids), -1, jnp.int32),
         )
 
-    def prefill(self, prompts: Sequence[Sequence[int]], num_rows: int) -> Cache:
-        """Keys and values of a few prompts of one bucket, padded to `num_rows` rows.
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> Cache:
+        """Keys and values of up to `prefill_rows` prompts of one bucket, always of so many rows.
 
         Each row fills as many pages as the bucket needs; they lie row by row.
         """
         length = self.bucket(max(len(prompt) for prompt in prompts))
-        tokens_BT = np.zeros((num_rows, length), np.int32)
+        tokens_BT = np.zeros((self.prefill_rows, length), np.int32)
         for row, prompt in enumerate(prompts):
             tokens_BT[row, : len(prompt)] = prompt
         return self._prefill(self.params, tokens_BT)
@@ -230,7 +290,6 @@ class Engine:
         prefix: Cache,
         rows: Sequence[int],
         requests: Sequence[Request],
-        num_rows: int,
         slots: Slots,
         into: Sequence[int],
         table_BM: np.ndarray,
@@ -238,13 +297,11 @@ class Engine:
         """Puts `requests` into the slots `into`.
 
         Args:
-          prefix: what `prefill` returned for `num_rows` rows.
+          prefix: what `prefill` returned.
           rows: where in it the prompts of the requests are.
           table_BM: the pages of each slot; those in `into` must have room for their prompts.
         """
         B = self.num_slots
-        source_B = np.zeros(B, np.int32)
-        source_B[: len(rows)] = rows
         new_B = np.zeros(B, bool)
         new_B[list(into)] = True
         numbers = np.zeros((4, B), np.int32)
@@ -260,13 +317,20 @@ class Engine:
             law[:, slot] = sampling.temperature, sampling.top_p, sampling.min_p
             top_k_B[slot] = min(sampling.top_k, self.cfg.vocab_size)
             stop_BX[slot, : len(request.stop_ids)] = request.stop_ids
-        num_pages = prefix[0][0].shape[0] // num_rows
+        num_pages = prefix[0][0].shape[0] // self.prefill_rows
         # A bucket may be longer than any slot: what lies beyond a slot's pages is padding.
-        pages_BM = np.zeros((B, num_pages), np.int32)
         width = min(num_pages, self.pages_per_slot)
-        pages_BM[: len(rows), :width] = table_BM[list(into), :width]
+        # Each group's copies come first in its share of these.
+        source_B, count_G = np.zeros(B, np.int32), np.zeros(self.num_groups, np.int32)
+        pages_BM = np.full((B, num_pages), NOBODYS, np.int32)
+        group_size = B // self.num_groups
+        for row, slot in zip(rows, into):
+            group = slot // group_size
+            place = group * group_size + count_G[group]
+            source_B[place], pages_BM[place, :width] = row, table_BM[slot, :width]
+            count_G[group] += 1
         return self._insert(
-            slots, prefix, source_B, pages_BM, len(rows), new_B, numbers, address,
+            slots, prefix, source_B, pages_BM, count_G, new_B, numbers, address,
             Law(*map(jnp.asarray, (law[0], top_k_B, law[1], law[2]))), stop_BX,
         )  # fmt: skip
 
@@ -325,7 +389,7 @@ def _prefill(params, tokens_BT, *, cfg: ModelConfig, dtype, page_size: int, chun
 
 
 def _insert(
-    slots, prefix, source_B, pages_BM, count, new_B, numbers, address, law, stop_BX
+    slots, prefix, source_B, pages_BM, count_1, new_B, numbers, address, law, stop_BX
 ) -> Slots:
     M = pages_BM.shape[1]
 
@@ -336,7 +400,7 @@ def _insert(
 
         return jax.tree.map(put, cache, prefix)
 
-    cache = jax.lax.fori_loop(0, count, copy, slots.cache)
+    cache = jax.lax.fori_loop(0, count_1[0], copy, slots.cache)
     pick = lambda new, old: jnp.where(new_B.reshape((-1,) + (1,) * (old.ndim - 1)), new, old)
     token_B, position_B, limit_B, count_B = numbers
     return Slots(
@@ -353,7 +417,7 @@ def _insert(
 
 
 def _decode_step(
-    params, slots: Slots, table_BM, *, cfg: ModelConfig, dtype
+    params, slots: Slots, table_BM, *, cfg: ModelConfig, dtype, vocab_shards: int
 ) -> tuple[Slots, truncate.Draw]:
     B = slots.token_B.shape[0]
     position_B = slots.position_B
@@ -380,7 +444,7 @@ def _decode_step(
     x_BD = layers.rms_norm(x_BTD[:, 0], params["final_norm"], cfg.norm_eps)
     logits_BV = transformer.logits(params, cfg, x_BD)
     keys_B = truncate.position_keys(slots.key_B, slots.count_B)
-    drawn = truncate.draw(logits_BV, slots.law, keys_B)
+    drawn = truncate.draw(logits_BV, slots.law, keys_B, vocab_shards=vocab_shards)
 
     moved_B = slots.active_B.astype(jnp.int32)
     count_B = slots.count_B + moved_B
@@ -397,28 +461,45 @@ def _decode_step(
 
 
 def _generate(
-    params, slots: Slots, table_BM, leave_below, *, cfg: ModelConfig, dtype, max_steps: int
+    params,
+    slots: Slots,
+    table_BM,
+    leave_below,
+    *,
+    cfg: ModelConfig,
+    dtype,
+    max_steps: int,
+    vocab_shards: int,
+    data_axis: str | None,
 ):
-    step = functools.partial(_decode_step, params, table_BM=table_BM, cfg=cfg, dtype=dtype)
+    step = functools.partial(
+        _decode_step, params, table_BM=table_BM, cfg=cfg, dtype=dtype, vocab_shards=vocab_shards
+    )
     shapes = jax.eval_shape(step, slots)[1]
     rooms = jax.tree.map(lambda leaf: jnp.zeros((max_steps, *leaf.shape), leaf.dtype), shapes)
     B = slots.token_B.shape[0]
 
+    def num_active(slots: Slots):
+        count = slots.active_B.sum()
+        return count if data_axis is None else jax.lax.psum(count, data_axis)
+
     def unfinished(carry):
-        index, slots, _, _ = carry
-        return (index < max_steps) & (slots.active_B.sum() >= jnp.maximum(leave_below, 1))
+        index, active = carry[:2]
+        return (index < max_steps) & (active >= jnp.maximum(leave_below, 1))
 
     def turn(carry):
-        index, slots, valid_RB, draws = carry
+        index, _, slots, valid_RB, draws = carry
         valid_RB = valid_RB.at[index].set(slots.active_B)
         slots, drawn = step(slots)
         return (
             index + 1,
+            num_active(slots),
             slots,
             valid_RB,
             jax.tree.map(lambda room, x: room.at[index].set(x), draws, drawn),
         )
 
-    start = (jnp.int32(0), slots, jnp.zeros((max_steps, B), bool), rooms)
-    index, slots, valid_RB, draws = jax.lax.while_loop(unfinished, turn, start)
+    valid_RB = jnp.zeros((max_steps, B), bool)
+    start = (jnp.int32(0), num_active(slots), slots, valid_RB, rooms)
+    index, _, slots, valid_RB, draws = jax.lax.while_loop(unfinished, turn, start)
     return slots, Drawn(index, valid_RB, draws)

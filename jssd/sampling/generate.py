@@ -14,10 +14,6 @@ import numpy as np
 
 from jssd.sampling.engine import Cache, Drawn, Engine, Request
 
-# Prompts prefilled together; their keys and values wait on the device until all their samples have
-# a slot.
-PREFILL_ROWS = 8
-
 
 @dataclasses.dataclass
 class Completion:
@@ -143,15 +139,17 @@ class _Loop:
         admitted = []
         while self.free and self.waiting and not (self.short and self.running):
             request = self.requests[self.waiting[-1]]
-            if not self.pages.extend(self.free[-1], self._reach(request, 0)):
+            slot = max(self.free, key=lambda slot: self.pages.num_free(self.pages.group(slot)))
+            if not self.pages.extend(slot, self._reach(request, 0)):
                 break
-            admitted.append((self.waiting.pop(), self.free.pop()))
+            self.free.remove(slot)
+            admitted.append((self.waiting.pop(), slot))
         while admitted:
             prefix, rows = self.prefixes.next_group([self.requests[i] for i, _ in admitted])
             group, admitted = admitted[: len(rows)], admitted[len(rows) :]
             self.slots = self.engine.insert(
-                prefix, rows, [self.requests[i] for i, _ in group], PREFILL_ROWS,
-                self.slots, [slot for _, slot in group], self.pages.table_BM,
+                prefix, rows, [self.requests[i] for i, _ in group], self.slots,
+                [slot for _, slot in group], self.pages.table_BM,
             )  # fmt: skip
             self.running.update({slot: (index, Completion()) for index, slot in group})
 
@@ -164,7 +162,7 @@ class _Loop:
                     slot, self._reach(self.requests[index], len(completion.token_ids))
                 ):
                     break
-                self._set_back(next(reversed(self.running)))
+                self._set_back(self._youngest(self.pages.group(slot)))
 
     def turn(self) -> Iterator[tuple[int, Completion]]:
         """A few decode steps; yields what ended in them."""
@@ -205,6 +203,9 @@ class _Loop:
         """
         reach = len(request.prompt_ids) + num_drawn + self.engine.decode_steps
         return min(reach, request.size) - 1
+
+    def _youngest(self, group: int) -> int:
+        return next(slot for slot in reversed(self.running) if self.pages.group(slot) == group)
 
     def _set_back(self, slot: int) -> None:
         index, _ = self.running.pop(slot)
@@ -293,12 +294,12 @@ class _Prefixes:
             group = []
             if not self._ahead or self._ahead[-1] != prompt:
                 group.append(prompt)  # Prefilled before, by a request that was set back.
-            while self._ahead and len(group) < PREFILL_ROWS:
+            while self._ahead and len(group) < self._engine.prefill_rows:
                 if self._engine.bucket(len(self._ahead[-1])) != bucket:
                     break
                 group.append(self._ahead.pop())
             self._rows = {prompt: row for row, prompt in enumerate(group)}
-            self._cache = self._engine.prefill(group, PREFILL_ROWS)
+            self._cache = self._engine.prefill(group)
         rows = []
         for request in requests:
             if request.prompt_ids not in self._rows:

@@ -51,18 +51,16 @@ def as_dtype(name: str):
 
 
 def for_decoding(params: transformer.Params, mesh: jax.sharding.Mesh) -> transformer.Params:
-    """Weights as the sampler wants them: unstacked, on a mesh whose axes the compiler fills in.
-
-    Rows of the cache are written at different positions, which explicit axes do not express; with
-    automatic ones the compiler keeps the weights' split and places the rest.
-    """
+    """Weights as the sampler wants them: unstacked, resharded once to `sharding.decode_mesh`."""
     with jax.set_mesh(mesh):
         params = jax.jit(transformer.unstack)(params)
-    automatic = sharding.automatic(mesh)
+    target = sharding.decode_mesh(mesh)
 
     def place(leaf: jax.Array) -> jax.Array:
         assert isinstance(leaf.sharding, jax.sharding.NamedSharding)
-        return jax.device_put(leaf, jax.sharding.NamedSharding(automatic, leaf.sharding.spec))
+        entries = [axis if axis == "tensor" else None for axis in leaf.sharding.spec]
+        spec = jax.sharding.PartitionSpec(*entries)
+        return jax.device_put(leaf, jax.sharding.NamedSharding(target, spec))
 
     return jax.tree.map(place, params)
 

@@ -136,8 +136,10 @@ def test_specs_are_looked_up_strictly():
         sharding.spec("head")
 
 
-def test_automatic_keeps_devices_and_names():
-    mesh = _mesh(1, 4, 2)
-    auto = sharding.automatic(mesh)
-    assert (auto.devices == mesh.devices).all() and auto.axis_names == mesh.axis_names
-    assert set(auto.axis_types) == {jax.sharding.AxisType.Auto}
+def test_the_decode_mesh_keeps_devices_and_folds_fsdp_into_data():
+    mesh = _mesh(2, 2, 2)
+    decode = sharding.decode_mesh(mesh)
+    assert dict(decode.shape) == {"data": 4, "tensor": 2}
+    assert decode.devices.ravel().tolist() == mesh.devices.ravel().tolist()
+    with jax.set_mesh(decode):
+        assert sharding.spec("batch", "embed") is None

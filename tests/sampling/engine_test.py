@@ -1,16 +1,21 @@
 """Slots and the host loop: the same completions whatever else is going on, and as few programs."""
 
+import contextlib
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jssd import sharding
+from jssd.config import MeshConfig
 from jssd.model import transformer
 from jssd.model.config import ModelConfig, Rope
 from jssd.sampling import generate
 from jssd.sampling.engine import Engine, Request, Sampling
+from jssd.stages import context
 from jssd.weights import hf
 
 CFG = ModelConfig(
@@ -140,13 +145,13 @@ def test_all_samples_of_a_prompt_share_its_prefill(engine, monkeypatch):
     calls = []
     prefill = engine.prefill
     monkeypatch.setattr(
-        engine, "prefill", lambda prompts, rows: calls.append(prompts) or prefill(prompts, rows)
+        engine, "prefill", lambda prompts: calls.append(prompts) or prefill(prompts)
     )
-    prompts = [(i, 1) for i in range(generate.PREFILL_ROWS + 2)]
+    prompts = [(i, 1) for i in range(engine.prefill_rows + 2)]
     # Sample by sample: requests of a prompt do not stand together.
     requests = [_request(prompt, sample) for sample in range(3) for prompt in prompts]
     completions = _run(engine, requests)
-    assert [len(group) for group in calls] == [generate.PREFILL_ROWS, 2]
+    assert [len(group) for group in calls] == [engine.prefill_rows, 2]
     assert sorted(prompt for group in calls for prompt in group) == sorted(prompts)
     for prompt, wanted in zip(prompts, _tokens(completions)):
         assert _tokens(_run(engine, [_request(prompt)])) == [wanted]
@@ -234,6 +239,35 @@ def test_a_stop_string_ends_a_completion_with_the_token_that_completes_it(engine
         assert other == _run(engine, [_request((9, 9))])[0]
 
 
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 1, 2), (1, 4, 1)])
+def test_a_mesh_gives_the_tokens_of_one_device(engine, params, sizes):
+    requests = _mix()
+    wanted = _run(engine, requests)
+    mesh = sharding.make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(
+            params,
+            jax.tree.map(lambda leaf: leaf.sharding, transformer.abstract_params(CFG)),
+        )
+    tally = generate.Tally()
+    settings = {"prompt_bucket": 8, "prefill_chunk": 16, "page_size": 8, "decode_steps": 4}
+    split = Engine(
+        context.for_decoding(placed, mesh), CFG, num_slots=8, max_len=40,
+        cache_tokens=48 * sizes[0] * sizes[1], **settings,
+    )  # fmt: skip
+    found = _run(split, requests, tally=tally)
+    assert _tokens(found) == _tokens(wanted)
+    for one, other in zip(found, wanted):
+        assert one.support_ids == other.support_ids
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
+    keys = split.init_decode_state().cache[0][0]
+    heads = CFG.num_kv_heads // sizes[2]
+    assert keys.addressable_shards[0].data.shape == (7, heads, CFG.head_dim, 8)
+    with pytest.raises(ValueError, match=f"slots=9 must be a multiple of the {sizes[0] * sizes[1]}"
+    ) if sizes[0] * sizes[1] > 1 else contextlib.nullcontext():  # fmt: skip
+        Engine(split.params, CFG, num_slots=9, max_len=40, **settings)
+
+
 def test_stored_supports(engine):
     requests = [
         _request(sampling=law)
@@ -262,7 +296,7 @@ def test_free_resource_gives_a_slot_up_and_leaves_the_others_alone(engine):
     pages = engine.pages()
     assert pages.extend(2, 12) and pages.extend(0, 12)
     slots = engine.insert(
-        engine.prefill([r.prompt_ids for r in requests], 8), [0, 1], requests, 8,
+        engine.prefill([r.prompt_ids for r in requests]), [0, 1], requests,
         engine.init_decode_state(), [2, 0], pages.table_BM,
     )  # fmt: skip
     assert np.asarray(slots.active_B).tolist() == [True, False, True, False]
@@ -274,9 +308,9 @@ def test_free_resource_gives_a_slot_up_and_leaves_the_others_alone(engine):
     assert valid_RB[:, 0].all() and not valid_RB[:, 1:].any()
     assert np.asarray(drawn.draw.token_B)[:, 0].tolist() == wanted[1][:4]
     # The slot serves again, beside the one that is still running.
-    prefix = engine.prefill([requests[0].prompt_ids], 8)
+    prefix = engine.prefill([requests[0].prompt_ids])
     assert pages.extend(2, 12)
-    slots = engine.insert(prefix, [0], requests[:1], 8, slots, [2], pages.table_BM)
+    slots = engine.insert(prefix, [0], requests[:1], slots, [2], pages.table_BM)
     slots, drawn = engine.generate(slots, pages.table_BM, 1)
     tokens_RB = np.asarray(drawn.draw.token_B)
     assert tokens_RB[:, 2].tolist() == wanted[0][:4]
@@ -285,10 +319,10 @@ def test_free_resource_gives_a_slot_up_and_leaves_the_others_alone(engine):
 
 def test_generate_leaves_when_too_few_slots_are_active(engine):
     requests = [_request((1, 2), max_new_tokens=2), _request((3, 4), max_new_tokens=6)]
-    prefix, pages = engine.prefill([r.prompt_ids for r in requests], 8), engine.pages()
+    prefix, pages = engine.prefill([r.prompt_ids for r in requests]), engine.pages()
     assert pages.extend(0, 8) and pages.extend(1, 8)
     slots = engine.init_decode_state()
-    slots = engine.insert(prefix, [0, 1], requests, 8, slots, [0, 1], pages.table_BM)
+    slots = engine.insert(prefix, [0, 1], requests, slots, [0, 1], pages.table_BM)
     slots, drawn = engine.generate(slots, pages.table_BM, 2)
     assert int(drawn.num_steps) == 2
     slots, drawn = engine.generate(slots, pages.table_BM, 1)
