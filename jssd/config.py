@@ -77,7 +77,7 @@ class SamplingConfig:
 
 @dataclasses.dataclass
 class EngineConfig:
-    """How the sampler uses the machine. In strict float32 nothing here changes the tokens."""
+    """How the sampler uses the machine. With `strict` nothing else here changes a token."""
 
     slots: int = 32  # Completions decoded side by side.
     # Tokens the cache has room for, over all slots. 0 is room for the longest completion in every
@@ -86,6 +86,9 @@ class EngineConfig:
     prompt_bucket: int = 64  # Prompt lengths are padded up to a multiple of this.
     prefill_chunk: int = 512  # Tokens of a prompt that go through the model at once.
     decode_steps: int = 16  # Steps fused into one device call before the host refills ended slots.
+    # Runs slots through the model eight at a time: their number then changes no bit of a completion.
+    # Slower; docs/sampling.md says how rarely it matters.
+    strict: bool = False
     # Stores the token ids each draw could have taken, for KeptMass in training.
     keep_support: bool = True
 

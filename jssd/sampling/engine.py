@@ -36,6 +36,7 @@ from jssd.sampling.truncate import Law
 # Prompts prefilled together; their keys and values wait on the device until all their samples have
 # a slot.
 PREFILL_ROWS = 8
+STRICT_ROWS = 8
 
 # Per layer: keys [P, K, H, S], values [P, K, S, H], of P pages with S places each.
 Cache = tuple[tuple[jax.Array, jax.Array], ...]
@@ -134,6 +135,9 @@ class Engine:
       page_size: places of a cache page. 64 is fastest on a CPU (measured against 32 and 128).
       decode_steps: most steps of one `generate` call.
       num_stop_ids: most stop ids a request may bring.
+      strict: runs slots through the model `STRICT_ROWS` at a time, whatever their number. The size
+        of a matrix product may change its last bits and, rarely, a draw; so fixed, the same tokens
+        and log-probabilities come out bit by bit for any number of slots. Slower.
       dtype: of activations, matmuls and the cache; None follows the weights.
     """
 
@@ -150,6 +154,7 @@ class Engine:
         page_size: int = 64,
         decode_steps: int = 16,
         num_stop_ids: int = 8,
+        strict: bool = False,
         dtype=None,
     ):
         if prefill_chunk % page_size or prefill_chunk % prompt_bucket:
@@ -166,6 +171,11 @@ class Engine:
             raise ValueError(
                 f"slots={num_slots} must be a multiple of the {self.num_groups} parts into which "
                 "the mesh splits them (data times fsdp)."
+            )
+        if strict and num_slots // self.num_groups % STRICT_ROWS:
+            raise ValueError(
+                f"slots={num_slots} must be a multiple of {STRICT_ROWS * self.num_groups} in "
+                f"strict mode, which decodes {STRICT_ROWS} at a time."
             )
         if cache_tokens and cache_tokens < max_len * self.num_groups:
             raise ValueError(
@@ -209,6 +219,7 @@ class Engine:
                 max_steps=decode_steps,
                 vocab_shards=vocab_shards,
                 data_axis="data" if self.mesh else None,
+                rows=STRICT_ROWS if strict else 0,
             ),
             donate=1,
             in_specs=(P(), per_slot, per_slot, P()),
@@ -460,6 +471,28 @@ def _decode_step(
     return slots, drawn
 
 
+def _at_once(step, table_BM, rows: int, slots: Slots) -> tuple[Slots, truncate.Draw]:
+    del rows
+    return step(slots, table_BM)
+
+
+def _in_turns(step, table_BM, rows: int, slots: Slots) -> tuple[Slots, truncate.Draw]:
+    """`step` for a fixed number of slots after another."""
+    cache = slots.cache
+    split = lambda x: x.reshape(-1, rows, *x.shape[1:])
+    whole = lambda x: x.reshape(-1, *x.shape[2:])
+    rest = dataclasses.replace(slots, cache=())
+
+    def turn(cache, part):
+        some, table_RM = part
+        some, drawn = step(dataclasses.replace(some, cache=cache), table_RM)
+        return some.cache, (dataclasses.replace(some, cache=()), drawn)
+
+    cache, (rest, drawn) = jax.lax.scan(turn, cache, jax.tree.map(split, (rest, table_BM)))
+    rest, drawn = jax.tree.map(whole, (rest, drawn))
+    return dataclasses.replace(rest, cache=cache), drawn
+
+
 def _generate(
     params,
     slots: Slots,
@@ -471,10 +504,10 @@ def _generate(
     max_steps: int,
     vocab_shards: int,
     data_axis: str | None,
+    rows: int,
 ):
-    step = functools.partial(
-        _decode_step, params, table_BM=table_BM, cfg=cfg, dtype=dtype, vocab_shards=vocab_shards
-    )
+    step = functools.partial(_decode_step, params, cfg=cfg, dtype=dtype, vocab_shards=vocab_shards)
+    step = functools.partial(_in_turns if rows else _at_once, step, table_BM, rows)
     shapes = jax.eval_shape(step, slots)[1]
     rooms = jax.tree.map(lambda leaf: jnp.zeros((max_steps, *leaf.shape), leaf.dtype), shapes)
     B = slots.token_B.shape[0]

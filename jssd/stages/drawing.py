@@ -53,6 +53,7 @@ class Drawer:
             prefill_chunk=config.prefill_chunk,
             decode_steps=config.decode_steps,
             num_stop_ids=max(8, len(tokenizer.stop_ids)),
+            strict=config.strict,
             dtype=dtype,
         )
 

@@ -268,6 +268,17 @@ def test_a_mesh_gives_the_tokens_of_one_device(engine, params, sizes):
         Engine(split.params, CFG, num_slots=9, max_len=40, **settings)
 
 
+def test_strict_mode_gives_the_same_bits_for_any_number_of_slots(engine, params):
+    requests = _mix()
+    wanted = _run(_engine(params, 8, strict=True), requests)
+    assert _tokens(wanted) == _tokens(_run(engine, requests))
+    for num_slots in (16, 40):
+        other = _engine(params, num_slots, strict=True)
+        assert _run(other, requests[::-1])[::-1] == wanted  # Log-probabilities too.
+    with pytest.raises(ValueError, match="slots=12 must be a multiple of 8 in strict mode"):
+        _engine(params, 12, strict=True)
+
+
 def test_stored_supports(engine):
     requests = [
         _request(sampling=law)
