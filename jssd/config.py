@@ -87,7 +87,7 @@ class EngineConfig:
     prefill_chunk: int = 512  # Tokens of a prompt that go through the model at once.
     decode_steps: int = 16  # Steps fused into one device call before the host refills ended slots.
     # Runs slots through the model eight at a time: then their number changes no completion's bits.
-    # Slower; docs/sampling.md says how rarely it matters.
+    # Slower.
     strict: bool = False
     # Stores the token ids each draw could have taken, for KeptMass in training.
     keep_support: bool = True

@@ -316,6 +316,25 @@ def test_thresholds_equal_a_sort_on_a_large_vocabulary(kind):
         assert len(set(got) ^ set(wanted)) <= (1 if setting[2] < 1 else 0), setting
 
 
+@pytest.mark.parametrize("kind", ["random", "tied", "flat"])
+def test_the_likeliest_are_those_of_top_k(kind):
+    """Equals of the last may be others; all above it are the same, in the same order."""
+    rng = np.random.default_rng(6)
+    x_BV = rng.normal(size=(5, 4096)).astype(np.float32)
+    if kind == "tied":
+        x_BV = np.round(x_BV * 3)
+    if kind == "flat":
+        x_BV[:] = 0
+        x_BV[:, 77] = 1
+    found, ids = jax.jit(truncate._top_k, static_argnums=1)(x_BV, 20)
+    wanted, wanted_ids = jax.lax.top_k(x_BV, 20)
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(np.take_along_axis(x_BV, np.asarray(ids), axis=1), wanted)
+    above = np.asarray(wanted) > np.asarray(wanted)[:, -1:]
+    np.testing.assert_array_equal(np.asarray(ids)[above], np.asarray(wanted_ids)[above])
+    assert all(len(set(row)) == 20 for row in np.asarray(ids).tolist())
+
+
 def test_both_zeros_are_one_number():
     logits_BV = jnp.array([[0.0, -0.0, -1.0, 1.0, -0.0]])
     kept = np.isfinite(_truncate(logits_BV, _law((1.0, 2, 1.0, 0.0))))
