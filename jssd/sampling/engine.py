@@ -10,8 +10,7 @@ A prompt's last token is not part of its prefix: it is the first token the slot 
 draw comes out of the same program, and all samples of a prompt share one prefill.
 
 Weights arrive unstacked (`transformer.unstack`). The cache is a pool of pages per layer
-(`sampling/pages.py`), lent to slots by the caller. Keys are kept with time last and values with the
-head size last: the layouts in which a CPU multiplies them fastest (measured: 1.4x at 32 slots).
+(`sampling/pages.py`), lent to slots by the caller.
 
 On a mesh (`sharding.decode_mesh`) slots and pages are split over data, each share of the slots with
 a pool of its own; heads and vocabulary are split over tensor.
@@ -27,19 +26,17 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jssd.model import layers, transformer
+from jssd.model import transformer
 from jssd.model.config import ModelConfig
-from jssd.sampling import truncate
+from jssd.sampling import noise, programs
 from jssd.sampling.pages import NOBODYS, Pages
+from jssd.sampling.programs import Cache, Drawn, Slots
 from jssd.sampling.truncate import Law
 
 # Prompts prefilled together; their keys and values wait on the device until all their samples have
 # a slot.
 PREFILL_ROWS = 8
 STRICT_ROWS = 8
-
-# Per layer: keys [P, K, H, S], values [P, K, S, H], of P pages with S places each.
-Cache = tuple[tuple[jax.Array, jax.Array], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,32 +87,6 @@ class Request:
     def size(self) -> int:
         """Tokens of the prompt plus the longest completion."""
         return len(self.prompt_ids) + self.max_new_tokens
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Slots:
-    """What is in the slots: leading axis B everywhere but in the pages."""
-
-    cache: Cache
-    token_B: jax.Array  # int32: the token that is fed next.
-    position_B: jax.Array  # int32: its position, which is also how many tokens its pages hold.
-    count_B: jax.Array  # int32: tokens drawn so far.
-    limit_B: jax.Array  # int32: tokens to draw at most.
-    active_B: jax.Array  # bool
-    key_B: jax.Array  # random keys
-    law: Law
-    stop_BX: jax.Array  # int32, padded with -1.
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Drawn:
-    """What `generate` drew, by step, then slot; steps from `num_steps` on are zeros."""
-
-    num_steps: jax.Array  # int32
-    valid_RB: jax.Array  # bool: the slot was active at that step.
-    draw: truncate.Draw  # [R, B], support [R, B, C]
 
 
 class Engine:
@@ -196,7 +167,7 @@ class Engine:
         self.num_stop_ids = num_stop_ids
         self.dtype = dtype or params["embed"].dtype
         prefill = functools.partial(
-            _prefill, cfg=cfg, dtype=self.dtype, page_size=page_size, chunk=prefill_chunk
+            programs.prefill, cfg=cfg, dtype=self.dtype, page_size=page_size, chunk=prefill_chunk
         )
         # Rows are computed where they are split to, and every share of the slots gets all of them.
         self._prefill = jax.jit(
@@ -206,14 +177,14 @@ class Engine:
         )
         per_slot, lists = P("data"), P(None, "data")
         self._insert = self._program(
-            _insert,
+            programs.insert,
             donate=0,
             in_specs=(per_slot, P(), *(per_slot,) * 4, lists, lists, per_slot, per_slot),
             out_specs=per_slot,
         )
         self._generate = self._program(
             functools.partial(
-                _generate,
+                programs.generate,
                 cfg=cfg,
                 dtype=self.dtype,
                 max_steps=decode_steps,
@@ -280,7 +251,7 @@ class Engine:
             count_B=numbers(),
             limit_B=numbers(),
             active_B=jnp.zeros(B, bool),
-            key_B=truncate.row_keys(*(jnp.zeros(B, jnp.uint32),) * 3),
+            key_B=noise.row_keys(*(jnp.zeros(B, jnp.uint32),) * 3),
             law=Law(ones(1.0), numbers(), ones(1.0), ones(0.0)),
             stop_BX=jnp.full((B, self.num_stop_ids), -1, jnp.int32),
         )
@@ -355,184 +326,3 @@ class Engine:
     def free_resource(self, slots: Slots, slot: int) -> Slots:
         """Gives up a slot before its completion ended. Its pages are the caller's to release."""
         return dataclasses.replace(slots, active_B=slots.active_B.at[slot].set(False))
-
-
-def _prefill(params, tokens_BT, *, cfg: ModelConfig, dtype, page_size: int, chunk: int) -> Cache:
-    # Prompts are padded on the right: real tokens never see padding, and what padding leaves in the
-    # pages lies at positions that are overwritten before they are first looked at.
-    B, T = tokens_BT.shape
-    K, H, S = cfg.num_kv_heads, cfg.head_dim, page_size
-    chunk = min(chunk, T)
-    M, pages_of_chunk = -(-T // S), -(-chunk // S)
-    table_BM = jnp.arange(B * M, dtype=jnp.int32).reshape(B, M)
-
-    def in_pages(x_BTKH, order):
-        x_BTKH = jnp.pad(x_BTKH, ((0, 0), (0, -chunk % S), (0, 0), (0, 0)))
-        return x_BTKH.reshape(B, pages_of_chunk, S, K, H).transpose(order)
-
-    def through(index, cache):
-        tokens_BC = jax.lax.dynamic_slice_in_dim(tokens_BT, index * chunk, chunk, axis=1)
-        positions_BC = jnp.broadcast_to(index * chunk + jnp.arange(chunk), (B, chunk))
-        angles = layers.rope_angles(cfg.rope, cfg.head_dim, positions_BC)
-
-        def attend_to(keys_BMKHS, values_BMKSH):
-            def attend(q, k, v):
-                start = (0, index * pages_of_chunk, 0, 0, 0)
-                put = jax.lax.dynamic_update_slice
-                keys = put(keys_BMKHS, in_pages(k, (0, 1, 3, 4, 2)).astype(dtype), start)
-                values = put(values_BMKSH, in_pages(v, (0, 1, 3, 2, 4)).astype(dtype), start)
-                pools = keys.reshape(B * M, K, H, S), values.reshape(B * M, K, S, H)
-                return layers.attend_pages(q, *pools, table_BM, positions_BC), (keys, values)
-
-            return attend
-
-        x_BCD = transformer.embed(params, tokens_BC, dtype)
-        kept = []
-        for weights, pair in zip(params["blocks"], cache):
-            x_BCD, pair = transformer.run_block(cfg, weights, x_BCD, angles, attend_to(*pair))
-            kept.append(pair)
-        return tuple(kept)
-
-    empty = (jnp.zeros((B, M, K, H, S), dtype), jnp.zeros((B, M, K, S, H), dtype))
-    cache = (empty,) * cfg.num_layers
-    cache = jax.lax.fori_loop(0, T // chunk, through, cache)
-    return jax.tree.map(lambda x: x.reshape(B * M, *x.shape[2:]), cache)
-
-
-def _insert(
-    slots, prefix, source_B, pages_BM, count_1, new_B, numbers, address, law, stop_BX
-) -> Slots:
-    M = pages_BM.shape[1]
-
-    def copy(index, cache):
-        def put(old, new):
-            pages = jax.lax.dynamic_slice_in_dim(new, source_B[index] * M, M)
-            return old.at[pages_BM[index]].set(pages.astype(old.dtype))
-
-        return jax.tree.map(put, cache, prefix)
-
-    cache = jax.lax.fori_loop(0, count_1[0], copy, slots.cache)
-    pick = lambda new, old: jnp.where(new_B.reshape((-1,) + (1,) * (old.ndim - 1)), new, old)
-    token_B, position_B, limit_B, count_B = numbers
-    return Slots(
-        cache=cache,
-        token_B=pick(token_B, slots.token_B),
-        position_B=pick(position_B, slots.position_B),
-        count_B=pick(count_B, slots.count_B),
-        limit_B=pick(limit_B, slots.limit_B),
-        active_B=slots.active_B | new_B,
-        key_B=pick(truncate.row_keys(*address), slots.key_B),
-        law=jax.tree.map(pick, law, slots.law),
-        stop_BX=pick(stop_BX, slots.stop_BX),
-    )
-
-
-def _decode_step(
-    params, slots: Slots, table_BM, *, cfg: ModelConfig, dtype, vocab_shards: int
-) -> tuple[Slots, truncate.Draw]:
-    B = slots.token_B.shape[0]
-    position_B = slots.position_B
-    angles = layers.rope_angles(cfg.rope, cfg.head_dim, position_B[:, None])
-    page_size = slots.cache[0][0].shape[-1]
-    # Idle slots write to nobody's page: theirs may be another slot's by now.
-    page_B = jnp.where(slots.active_B, table_BM[jnp.arange(B), position_B // page_size], NOBODYS)
-    place_B = position_B % page_size
-    seen_B1 = jnp.where(slots.active_B, position_B, -1)[:, None]
-
-    def attend_to(keys_PKHS, values_PKSH):
-        def attend(q_BTNH, k_BTKH, v_BTKH):
-            keys = keys_PKHS.at[page_B, :, :, place_B].set(k_BTKH[:, 0])
-            values = values_PKSH.at[page_B, :, place_B].set(v_BTKH[:, 0])
-            return layers.attend_pages(q_BTNH, keys, values, table_BM, seen_B1), (keys, values)
-
-        return attend
-
-    x_BTD = transformer.embed(params, slots.token_B[:, None], dtype)
-    cache = []
-    for weights, (keys, values) in zip(params["blocks"], slots.cache):
-        x_BTD, kept = transformer.run_block(cfg, weights, x_BTD, angles, attend_to(keys, values))
-        cache.append(kept)
-    x_BD = layers.rms_norm(x_BTD[:, 0], params["final_norm"], cfg.norm_eps)
-    logits_BV = transformer.logits(params, cfg, x_BD)
-    keys_B = truncate.position_keys(slots.key_B, slots.count_B)
-    drawn = truncate.draw(logits_BV, slots.law, keys_B, vocab_shards=vocab_shards)
-
-    moved_B = slots.active_B.astype(jnp.int32)
-    count_B = slots.count_B + moved_B
-    stopped_B = (drawn.token_B[:, None] == slots.stop_BX).any(axis=1)
-    slots = dataclasses.replace(
-        slots,
-        cache=tuple(cache),
-        token_B=jnp.where(slots.active_B, drawn.token_B, slots.token_B),
-        position_B=position_B + moved_B,
-        count_B=count_B,
-        active_B=slots.active_B & ~stopped_B & (count_B < slots.limit_B),
-    )
-    return slots, drawn
-
-
-def _at_once(step, table_BM, rows: int, slots: Slots) -> tuple[Slots, truncate.Draw]:
-    del rows
-    return step(slots, table_BM)
-
-
-def _in_turns(step, table_BM, rows: int, slots: Slots) -> tuple[Slots, truncate.Draw]:
-    """`step` for a fixed number of slots after another."""
-    cache = slots.cache
-    split = lambda x: x.reshape(-1, rows, *x.shape[1:])
-    whole = lambda x: x.reshape(-1, *x.shape[2:])
-    rest = dataclasses.replace(slots, cache=())
-
-    def turn(cache, part):
-        some, table_RM = part
-        some, drawn = step(dataclasses.replace(some, cache=cache), table_RM)
-        return some.cache, (dataclasses.replace(some, cache=()), drawn)
-
-    cache, (rest, drawn) = jax.lax.scan(turn, cache, jax.tree.map(split, (rest, table_BM)))
-    rest, drawn = jax.tree.map(whole, (rest, drawn))
-    return dataclasses.replace(rest, cache=cache), drawn
-
-
-def _generate(
-    params,
-    slots: Slots,
-    table_BM,
-    leave_below,
-    *,
-    cfg: ModelConfig,
-    dtype,
-    max_steps: int,
-    vocab_shards: int,
-    data_axis: str | None,
-    rows: int,
-):
-    step = functools.partial(_decode_step, params, cfg=cfg, dtype=dtype, vocab_shards=vocab_shards)
-    step = functools.partial(_in_turns if rows else _at_once, step, table_BM, rows)
-    shapes = jax.eval_shape(step, slots)[1]
-    rooms = jax.tree.map(lambda leaf: jnp.zeros((max_steps, *leaf.shape), leaf.dtype), shapes)
-    B = slots.token_B.shape[0]
-
-    def num_active(slots: Slots):
-        count = slots.active_B.sum()
-        return count if data_axis is None else jax.lax.psum(count, data_axis)
-
-    def unfinished(carry):
-        index, active = carry[:2]
-        return (index < max_steps) & (active >= jnp.maximum(leave_below, 1))
-
-    def turn(carry):
-        index, _, slots, valid_RB, draws = carry
-        valid_RB = valid_RB.at[index].set(slots.active_B)
-        slots, drawn = step(slots)
-        return (
-            index + 1,
-            num_active(slots),
-            slots,
-            valid_RB,
-            jax.tree.map(lambda room, x: room.at[index].set(x), draws, drawn),
-        )
-
-    valid_RB = jnp.zeros((max_steps, B), bool)
-    start = (jnp.int32(0), num_active(slots), slots, valid_RB, rooms)
-    index, _, slots, valid_RB, draws = jax.lax.while_loop(unfinished, turn, start)
-    return slots, Drawn(index, valid_RB, draws)

@@ -14,7 +14,7 @@ import numpy as np
 
 from jssd.model import transformer
 from jssd.model.config import ModelConfig
-from jssd.sampling import truncate
+from jssd.sampling import draw
 from jssd.sampling.engine import Sampling
 from jssd.sampling.truncate import Law
 
@@ -82,7 +82,7 @@ class Scorer:
 
         def under(law: Law):
             law_C = jax.tree.map(lambda x: jnp.broadcast_to(x, token_C.shape), law)
-            return truncate.measure(logits_CV, law_C, token_C)
+            return draw.measure(logits_CV, law_C, token_C)
 
         return logprob_C, -part_CV.sum(axis=1), jax.lax.map(under, laws_L)
 

@@ -91,7 +91,7 @@ def _transformers(folder: str, cache: str) -> None:
             width = longest if cache == "static" else max(map(len, ids))
             tokens = torch.tensor([[0] * (width - len(row)) + row for row in ids])
             mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
-            out = model.generate(
+            out = model.generate(  # pyright: ignore[reportAttributeAccessIssue]
                 tokens, attention_mask=mask, do_sample=True, max_new_tokens=max(wanted),
                 min_new_tokens=max(wanted), pad_token_id=0, cache_implementation=cache, **LAW,
             )  # fmt: skip
@@ -102,8 +102,8 @@ def _transformers(folder: str, cache: str) -> None:
 
 def _tunix(folder: str) -> None:
     import jax.numpy as jnp
-    from tunix.generate import sampler
-    from tunix.models.llama3 import model, params
+    from tunix.generate import sampler  # pyright: ignore[reportMissingImports]
+    from tunix.models.llama3 import model, params  # pyright: ignore[reportMissingImports]
 
     tree = json.loads(pathlib.Path(folder, "config.json").read_text())
     heads = tree["num_attention_heads"]

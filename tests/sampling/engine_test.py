@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,7 @@ CFG = ModelConfig(
     qk_norm=True,
 )
 GREEDY = Sampling(temperature=0.0)
+SMALL = {"prompt_bucket": 8, "prefill_chunk": 16, "page_size": 8, "decode_steps": 4}
 PAPER = Sampling(temperature=1.5, top_k=20, top_p=0.8)
 
 
@@ -50,8 +52,7 @@ def engine(params):
 
 
 def _engine(params, num_slots, **changes):
-    settings = {"max_len": 40, "prompt_bucket": 8, "prefill_chunk": 16, "page_size": 8}
-    settings |= {"decode_steps": 4} | changes
+    settings: dict[str, Any] = {"max_len": 40, **SMALL, **changes}
     return Engine(transformer.unstack(params), CFG, num_slots=num_slots, **settings)
 
 
@@ -250,7 +251,7 @@ def test_a_mesh_gives_the_tokens_of_one_device(engine, params, sizes):
             jax.tree.map(lambda leaf: leaf.sharding, transformer.abstract_params(CFG)),
         )
     tally = generate.Tally()
-    settings = {"prompt_bucket": 8, "prefill_chunk": 16, "page_size": 8, "decode_steps": 4}
+    settings: dict[str, Any] = dict(SMALL)
     split = Engine(
         context.for_decoding(placed, mesh), CFG, num_slots=8, max_len=40,
         cache_tokens=48 * sizes[0] * sizes[1], **settings,

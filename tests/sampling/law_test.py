@@ -11,7 +11,7 @@ import scipy.stats
 
 from jssd.model import transformer
 from jssd.model.config import ModelConfig, Rope
-from jssd.sampling import generate, truncate
+from jssd.sampling import draw, generate, noise
 from jssd.sampling.engine import Engine, Request, Sampling
 from jssd.sampling.truncate import Law
 
@@ -68,12 +68,12 @@ def assert_drawn_from(tokens, probs):
 def _draws(logits_V, law, seed, samples_B, num_candidates):
     B = samples_B.shape[0]
     full = jnp.full(B, seed, jnp.uint32)
-    keys_B = truncate.position_keys(
-        truncate.row_keys(full, full + 1, samples_B), jnp.full(B, 2, jnp.int32)
+    keys_B = noise.position_keys(
+        noise.row_keys(full, full + 1, samples_B), jnp.full(B, 2, jnp.int32)
     )
     laws = jax.tree.map(lambda x: jnp.broadcast_to(x, B), law)
     logits_BV = jnp.broadcast_to(logits_V, (B, logits_V.shape[0]))
-    return truncate.draw(logits_BV, laws, keys_B, num_candidates).token_B
+    return draw.draw(logits_BV, laws, keys_B, num_candidates).token_B
 
 
 def _logits(kind):
@@ -111,11 +111,11 @@ def test_positions_of_one_completion_are_independent_draws():
     logits_V = jnp.asarray(_logits("random"), jnp.float32)
     n = NUM_DRAWS
     one = jnp.zeros(n, jnp.uint32)
-    keys_B = truncate.position_keys(truncate.row_keys(one, one, one), jnp.arange(n))
+    keys_B = noise.position_keys(noise.row_keys(one, one, one), jnp.arange(n))
     ones = jnp.ones(n)
     law = Law(ones, jnp.zeros(n, jnp.int32), ones, ones * 0)
     tokens = np.asarray(
-        jax.jit(truncate.draw)(jnp.broadcast_to(logits_V, (n, VOCAB)), law, keys_B).token_B
+        jax.jit(draw.draw)(jnp.broadcast_to(logits_V, (n, VOCAB)), law, keys_B).token_B
     )
     probs = law_of(logits_V, 1.0, 0, 1.0, 0.0)
     assert_drawn_from(tokens, probs)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jssd.sampling import truncate
+from jssd.sampling import draw, noise, truncate
 from jssd.sampling.truncate import Law
 
 
@@ -39,7 +39,7 @@ def _keys(batch, seed=0):
 
 @jax.jit
 def _address_keys(seeds_B, prompts_B, samples_B, positions_B):
-    return truncate.position_keys(truncate.row_keys(seeds_B, prompts_B, samples_B), positions_B)
+    return noise.position_keys(noise.row_keys(seeds_B, prompts_B, samples_B), positions_B)
 
 
 _truncate = jax.jit(truncate.truncate)
@@ -47,7 +47,7 @@ _truncate = jax.jit(truncate.truncate)
 
 @functools.partial(jax.jit, static_argnums=3)
 def _draw(logits_BV, law, keys_B, num_candidates=truncate.NUM_CANDIDATES):
-    return truncate.draw(logits_BV, law, keys_B, num_candidates)
+    return draw.draw(logits_BV, law, keys_B, num_candidates)
 
 
 def _support(logits_BV, law):
@@ -377,12 +377,12 @@ def test_the_address_decides_the_draw():
 def test_noise_of_some_tokens_equals_noise_of_all():
     key = jax.random.fold_in(jax.random.key(5), 3)
     ids_C = jnp.array([0, 1, 17, 999, 31_337, 49_151, 131_071])
-    some = truncate._noise_at(key, ids_C)
-    np.testing.assert_array_equal(some, truncate._noise_all(key, 131_072)[ids_C])
+    some = noise.noise_at(key, ids_C)
+    np.testing.assert_array_equal(some, noise.noise_all(key, 131_072)[ids_C])
 
 
 def test_noise_is_finite_at_the_ends_of_the_bits():
-    ends = truncate._gumbel(jnp.array([0, 1, 2**32 - 1], jnp.uint32))
+    ends = noise._gumbel(jnp.array([0, 1, 2**32 - 1], jnp.uint32))
     assert np.isfinite(ends).all()
     # -log(-log(1 - u)) at u = 2^-33 and 3 * 2^-33: the far tail keeps its precision.
     np.testing.assert_allclose(ends[:2], [33 * math.log(2), 33 * math.log(2) - math.log(3)], 1e-5)
@@ -391,8 +391,8 @@ def test_noise_is_finite_at_the_ends_of_the_bits():
 def test_noise_is_gumbel():
     import scipy.stats
 
-    noise = np.asarray(truncate._noise_all(jax.random.key(11), 100_000))
-    assert scipy.stats.kstest(noise, scipy.stats.gumbel_r.cdf).pvalue > 1e-3
+    drawn = np.asarray(noise.noise_all(jax.random.key(11), 100_000))
+    assert scipy.stats.kstest(drawn, scipy.stats.gumbel_r.cdf).pvalue > 1e-3
 
 
 def test_the_logprob_is_that_of_the_untruncated_model_at_temperature_1():
@@ -408,7 +408,7 @@ def test_a_sweep_compiles_once():
     def counted(logits_BV, law, keys_B):
         nonlocal traces
         traces += 1
-        return truncate.draw(logits_BV, law, keys_B, 10)
+        return draw.draw(logits_BV, law, keys_B, 10)
 
     program = jax.jit(counted)
     for settings in SETTINGS[::5]:
