@@ -76,8 +76,8 @@ def main(_) -> None:
     print("rows  law                    draw ms   sort ms   step ms   draw / step")
     for B in _BATCH.value:
         step = _step(model, B) if model else float("nan")
-        zeros = np.zeros(B, np.uint32)
-        keys_B = noise.row_keys(zeros, zeros, np.arange(B, dtype=np.uint32))
+        zeros = jnp.zeros(B, jnp.uint32)
+        keys_B = noise.row_keys(zeros, zeros, jnp.arange(B, dtype=jnp.uint32))
         for name, (settings, spread) in LAWS.items():
             logits_BV = np.random.default_rng(0).normal(size=(B, V)).astype(np.float32) * spread
             temperature, top_k, top_p, min_p = settings
