@@ -77,7 +77,7 @@ class SamplingConfig:
 
 @dataclasses.dataclass
 class EngineConfig:
-    """How the sampler uses the machine. With `strict` nothing else here changes a token."""
+    """How the sampler uses the machine: never the law, at most the last bits of a logit."""
 
     slots: int = 32  # Completions decoded side by side.
     # Tokens the cache has room for, over all slots. 0 is room for the longest completion in every

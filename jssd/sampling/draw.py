@@ -70,7 +70,7 @@ def draw(
         scores_RV = jax.lax.cond(
             jnp.all(whole_B[rows_R]),
             lambda: tempered_RV,
-            lambda: jnp.where(truncate.kept(tempered_RV, law.rows(rows_R)), tempered_RV, REMOVED),
+            lambda: truncate.truncate(logits_BV[rows_R], law.rows(rows_R)),
         )
         scores_RV += jax.vmap(lambda key: noise.noise_all(key, V))(keys_B[rows_R])
         return jnp.argmax(scores_RV, axis=1).astype(jnp.int32)

@@ -255,7 +255,7 @@ def _check(engine: Engine, request: Request, decode) -> None:
         (size >= 1, "the prompt is empty; give it at least one token"),
         (limit >= 1, f"max_new_tokens={limit} must be at least 1"),
         (
-            size + limit <= engine.max_len,
+            request.size <= engine.max_len,
             f"{size} prompt tokens and max_new_tokens={limit} exceed max_len={engine.max_len}",
         ),
         (

@@ -131,7 +131,8 @@ def generate(
     rows: int,
 ):
     step = functools.partial(_decode_step, params, cfg=cfg, dtype=dtype, vocab_shards=vocab_shards)
-    step = functools.partial(_in_turns if rows else _at_once, step, table_BM, rows)
+    step = functools.partial(_in_turns, step, rows) if rows else step
+    step = functools.partial(step, table_BM=table_BM)
     shapes = jax.eval_shape(step, slots)[1]
     rooms = jax.tree.map(lambda leaf: jnp.zeros((max_steps, *leaf.shape), leaf.dtype), shapes)
     B = slots.token_B.shape[0]
@@ -162,12 +163,7 @@ def generate(
     return slots, Drawn(index, valid_RB, draws)
 
 
-def _at_once(step, table_BM, rows: int, slots: Slots) -> tuple[Slots, Draw]:
-    del rows
-    return step(slots, table_BM)
-
-
-def _in_turns(step, table_BM, rows: int, slots: Slots) -> tuple[Slots, Draw]:
+def _in_turns(step, rows: int, slots: Slots, table_BM) -> tuple[Slots, Draw]:
     """`step` for a fixed number of slots after another."""
     cache = slots.cache
     split = lambda x: x.reshape(-1, rows, *x.shape[1:])
@@ -176,7 +172,7 @@ def _in_turns(step, table_BM, rows: int, slots: Slots) -> tuple[Slots, Draw]:
 
     def turn(cache, part):
         some, table_RM = part
-        some, drawn = step(dataclasses.replace(some, cache=cache), table_RM)
+        some, drawn = step(dataclasses.replace(some, cache=cache), table_BM=table_RM)
         return some.cache, (dataclasses.replace(some, cache=()), drawn)
 
     cache, (rest, drawn) = jax.lax.scan(turn, cache, jax.tree.map(split, (rest, table_BM)))

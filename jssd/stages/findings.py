@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jssd import metrics
+from jssd.data import samples
 from jssd.evals import passk
 
 MODELS = ("base", "student")
@@ -136,7 +137,7 @@ def _read_run(name: str, workdir: pathlib.Path) -> RunFiles | None:
         name=name,
         workdir=workdir,
         config=config or {},
-        samples=_read_json(workdir / "samples" / "manifest.json"),
+        samples=_read_json(workdir / "samples" / samples.MANIFEST),
         data=_read_json(workdir / "data" / "stats.json"),
         steps=metrics.read_scalars(workdir / "train"),
         exported=(workdir / "export").is_dir(),

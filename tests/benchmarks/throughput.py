@@ -216,6 +216,8 @@ def main(_) -> None:
         else:
             _transformers(_FOLDER.value, kind)
         return
+    import jax
+
     import jssd
     from jssd.config import PromptsConfig
     from jssd.data import prompts
@@ -224,7 +226,7 @@ def main(_) -> None:
 
     model = jssd.load(_MODEL.value, "float32")
     folder = str(model.folder)
-    num_params = sum(leaf.size for leaf in __import__("jax").tree.leaves(model.params))
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(model.params))
     asked = prompts.build(
         to_problems(benchmarks.load("functions", "train")), PromptsConfig(template="task"),
         model.tokenizer,

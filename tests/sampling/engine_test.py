@@ -13,27 +13,13 @@ import pytest
 from jssd import sharding
 from jssd.config import MeshConfig
 from jssd.model import transformer
-from jssd.model.config import ModelConfig, Rope
 from jssd.sampling import generate
 from jssd.sampling.engine import Engine, Request, Sampling
 from jssd.stages import context
 from jssd.weights import hf
+from tests.sampling import conftest
 
-CFG = ModelConfig(
-    family="qwen3",
-    vocab_size=48,
-    embed_dim=16,
-    mlp_dim=24,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    max_seq_len=64,
-    norm_eps=1e-6,
-    rope=Rope(10000.0),
-    tied_head=True,
-    qk_norm=True,
-)
+CFG = conftest.TINY
 GREEDY = Sampling(temperature=0.0)
 SMALL = {"prompt_bucket": 8, "prefill_chunk": 16, "page_size": 8, "decode_steps": 4}
 PAPER = Sampling(temperature=1.5, top_k=20, top_p=0.8)
@@ -41,9 +27,7 @@ PAPER = Sampling(temperature=1.5, top_k=20, top_p=0.8)
 
 @pytest.fixture(scope="module")
 def params():
-    """Weights so large that the next token is neither sure nor a toss. Norms stay at one."""
-    tree = transformer.init_params(CFG, jax.random.key(0))
-    return jax.tree.map(lambda leaf: jnp.where(leaf == 1, leaf, leaf * 8), tree)
+    return conftest.loud_params(CFG, seed=0, factor=8)
 
 
 @pytest.fixture(scope="module")

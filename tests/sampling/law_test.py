@@ -14,6 +14,7 @@ from jssd.model.config import ModelConfig, Rope
 from jssd.sampling import draw, generate, noise
 from jssd.sampling.engine import Engine, Request, Sampling
 from jssd.sampling.truncate import Law
+from tests.sampling import conftest
 
 NUM_DRAWS = 20_000
 VOCAB = 24
@@ -180,8 +181,7 @@ CFG = ModelConfig(
 
 
 def _params():
-    tree = transformer.init_params(CFG, jax.random.key(2))
-    return jax.tree.map(lambda leaf: jnp.where(leaf == 1, leaf, leaf * 12), tree)  # Norms stay.
+    return conftest.loud_params(CFG, seed=2, factor=12)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Scoring: against the full logits, and against what the engine itself said as it drew."""
 
+import dataclasses
 import math
 
 import jax
@@ -8,25 +9,12 @@ import numpy as np
 import pytest
 
 from jssd.model import transformer
-from jssd.model.config import ModelConfig, Rope
 from jssd.sampling import generate, truncate
 from jssd.sampling.engine import Engine, Request, Sampling
 from jssd.sampling.score import Scorer
+from tests.sampling import conftest
 
-CFG = ModelConfig(
-    family="llama",
-    vocab_size=200,
-    embed_dim=16,
-    mlp_dim=24,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    max_seq_len=64,
-    norm_eps=1e-6,
-    rope=Rope(10000.0),
-    tied_head=True,
-)
+CFG = dataclasses.replace(conftest.TINY, vocab_size=200)
 LAWS = [
     Sampling(),
     Sampling(0.0),
@@ -39,8 +27,7 @@ LAWS = [
 
 @pytest.fixture(scope="module")
 def params():
-    tree = transformer.init_params(CFG, jax.random.key(3))
-    return jax.tree.map(lambda leaf: jnp.where(leaf == 1, leaf, leaf * 8), tree)
+    return conftest.loud_params(CFG, seed=3, factor=8)
 
 
 @pytest.fixture(scope="module")
