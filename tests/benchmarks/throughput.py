@@ -6,8 +6,12 @@ Each peer runs in a process of its own and stays warm; the parent asks them one 
 pairs, so a slow minute of the machine hits all. Prompts are our training tasks, each with its own
 number of new tokens (16 to 128, mixed). Every peer draws at T 1.0, top-k 20, top-p 0.8 and counts
 only the tokens asked for: a peer that runs a batch until its longest row ends pays for the rest.
-The last column is against the machine's own limit: weights read once per step, or the matmuls of a
-full batch at the measured matmul rate, whichever is slower.
+The last column is against the machine's own limit for the same prompts and completions: every
+token through the model's matmuls (the head for drawn tokens only) at the measured float32 matmul
+rate, or the weights read once per step of a full batch, whichever is slower.
+
+transformers runs in float32 with a dynamic and a static cache, and in bfloat16, which is faster on
+CPUs that multiply it natively; jssd and Tunix run in float32.
 
 Tunix is left out without --tunix_python (a Python with google-tunix installed).
 """
@@ -24,9 +28,9 @@ from absl import app, flags
 
 _MODEL = flags.DEFINE_string("model", "assets/SmolLM2-135M-Instruct.Q4_1.gguf", "GGUF or folder")
 _ROWS = flags.DEFINE_multi_integer("rows", [1, 8, 32], "concurrent rows")
-_REQUESTS = flags.DEFINE_integer("requests", 96, "prompts at 32 rows; fewer rows ask fewer")
+_REQUESTS = flags.DEFINE_integer("requests", 64, "prompts at 32 rows; fewer rows ask fewer")
 _PAIRS = flags.DEFINE_integer("pairs", 3, "timed rounds")
-_PEERS = flags.DEFINE_list("peers", ["jssd", "dynamic", "static", "tunix"], "who runs")
+_PEERS = flags.DEFINE_list("peers", ["jssd", "dynamic", "static", "bfloat16", "tunix"], "who runs")
 _TUNIX = flags.DEFINE_string("tunix_python", "", "a Python with google-tunix")
 _WORKER = flags.DEFINE_string("worker", "", "internal: serve as this peer")
 _FOLDER = flags.DEFINE_string("folder", "", "internal: the model as a Hugging Face folder")
@@ -76,12 +80,14 @@ def _jssd(folder: str) -> None:
     _serve(draw)
 
 
-def _transformers(folder: str, cache: str) -> None:
+def _transformers(folder: str, kind: str) -> None:
     import torch
     import transformers
 
     torch.set_num_threads(os.cpu_count() or 1)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    dtype = torch.bfloat16 if kind == "bfloat16" else torch.float32
+    cache = "static" if kind == "static" else "dynamic"
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
     @torch.inference_mode()
     def draw(prompts, limits, rows):
@@ -185,8 +191,8 @@ class _Peer:
         return answer["tokens"] / answer["seconds"]
 
 
-def _limit(rows: int, num_params: int) -> float:
-    """Tokens per second that the machine allows: a matmul of the batch, or one read of weights."""
+def _limit(job: dict, num_params: int, num_embed: int) -> float:
+    """Drawn tokens per second that the machine allows for a job."""
     import jax
     import jax.numpy as jnp
 
@@ -203,7 +209,9 @@ def _limit(rows: int, num_params: int) -> float:
     flops = 2 * 2048**3 / best(jax.jit(jnp.matmul), square, square)
     big = jnp.ones(1 << 27)
     read = big.nbytes / best(jax.jit(jnp.sum), big)
-    return rows / max(2 * num_params * rows / flops, 4 * num_params / read)
+    drawn, prompt = sum(job["limits"]), sum(map(len, job["prompts"]))
+    multiply = 2 * (num_params * drawn + (num_params - num_embed) * prompt) / flops
+    return drawn / max(multiply, 4 * num_params / read * drawn / job["rows"])
 
 
 def main(_) -> None:
@@ -227,6 +235,7 @@ def main(_) -> None:
     model = jssd.load(_MODEL.value, "float32")
     folder = str(model.folder)
     num_params = sum(leaf.size for leaf in jax.tree.leaves(model.params))
+    num_embed = model.params["embed"].size
     asked = prompts.build(
         to_problems(benchmarks.load("functions", "train")), PromptsConfig(template="task"),
         model.tokenizer,
@@ -247,7 +256,7 @@ def main(_) -> None:
         for _ in range(_PAIRS.value):
             for name, peer in peers.items():
                 found[name].append(peer.ask(job))
-        limit = _limit(rows, num_params)
+        limit = _limit(job, num_params, num_embed)
         ours = statistics.median(found.get("jssd", [float("nan")]))
         for name, rates in found.items():
             rate = statistics.median(rates)
