@@ -14,7 +14,8 @@ from jssd.data.tokenizer import Tokenizer
 from jssd.model import transformer
 from jssd.model.config import ModelConfig
 from jssd.sampling import generate
-from jssd.sampling.engine import Engine, Request, Sampling
+from jssd.sampling.engine import Engine
+from jssd.sampling.request import Request, Sampling
 from jssd.weights import gguf, hf, hub
 
 __all__ = ["Completion", "Model", "Sampling", "load", "save"]

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 
-from jssd.sampling.engine import Cache, Drawn, Engine, Request
+from jssd.sampling.engine import Cache, Drawn, Engine
+from jssd.sampling.request import Request
 
 
 @dataclasses.dataclass

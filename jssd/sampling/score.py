@@ -15,7 +15,7 @@ import numpy as np
 from jssd.model import transformer
 from jssd.model.config import ModelConfig
 from jssd.sampling import draw
-from jssd.sampling.engine import Sampling
+from jssd.sampling.request import Sampling
 from jssd.sampling.truncate import Law
 
 

@@ -16,7 +16,8 @@ from jssd.data.tokenizer import Tokenizer
 from jssd.metrics import Writer
 from jssd.model.config import ModelConfig
 from jssd.sampling import generate
-from jssd.sampling.engine import Engine, Request, Sampling
+from jssd.sampling.engine import Engine
+from jssd.sampling.request import Request, Sampling
 
 
 class Drawer:

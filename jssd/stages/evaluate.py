@@ -11,7 +11,7 @@ from jssd.config import DecodeConfig, EvalConfig, PromptsConfig
 from jssd.data import prompts, samples
 from jssd.evals import benchmarks, grading, passk, sandbox
 from jssd.metrics import Writer
-from jssd.sampling.engine import Sampling
+from jssd.sampling.request import Sampling
 from jssd.stages import context, drawing
 from jssd.stages.context import Run
 from jssd.stages.sample import to_problems

@@ -4,7 +4,7 @@ import jax
 
 from jssd.data import filters, prompts, samples
 from jssd.evals import benchmarks
-from jssd.sampling.engine import Sampling
+from jssd.sampling.request import Sampling
 from jssd.stages import context, drawing
 from jssd.stages.context import Run
 from jssd.weights.fingerprint import fingerprint

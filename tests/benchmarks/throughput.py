@@ -58,7 +58,8 @@ def _batches(prompts, limits, rows):
 def _jssd(folder: str) -> None:
     from jssd.model import transformer
     from jssd.sampling import generate
-    from jssd.sampling.engine import Engine, Request, Sampling
+    from jssd.sampling.engine import Engine
+    from jssd.sampling.request import Request, Sampling
     from jssd.weights import hf
 
     cfg, params = hf.load(folder)

@@ -17,7 +17,8 @@ from absl import app, flags
 
 from jssd.model import transformer
 from jssd.sampling import draw, noise
-from jssd.sampling.engine import Engine, Request, Sampling
+from jssd.sampling.engine import Engine
+from jssd.sampling.request import Request, Sampling
 from jssd.sampling.truncate import Law
 
 _VOCAB = flags.DEFINE_integer("vocab", 151936, "tokens")

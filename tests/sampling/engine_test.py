@@ -14,7 +14,8 @@ from jssd import sharding
 from jssd.config import MeshConfig
 from jssd.model import transformer
 from jssd.sampling import generate
-from jssd.sampling.engine import Engine, Request, Sampling
+from jssd.sampling.engine import Engine
+from jssd.sampling.request import Request, Sampling
 from jssd.stages import context
 from jssd.weights import hf
 from tests.sampling import conftest

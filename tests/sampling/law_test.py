@@ -12,7 +12,8 @@ import scipy.stats
 from jssd.model import transformer
 from jssd.model.config import ModelConfig, Rope
 from jssd.sampling import draw, generate, noise
-from jssd.sampling.engine import Engine, Request, Sampling
+from jssd.sampling.engine import Engine
+from jssd.sampling.request import Request, Sampling
 from jssd.sampling.truncate import Law
 from tests.sampling import conftest
 

@@ -9,7 +9,8 @@ import pytest
 from jssd.data.tokenizer import Tokenizer
 from jssd.model import transformer
 from jssd.sampling import generate
-from jssd.sampling.engine import Engine, Request, Sampling
+from jssd.sampling.engine import Engine
+from jssd.sampling.request import Request, Sampling
 from jssd.weights import gguf, hf
 
 GGUF = pathlib.Path(__file__).parents[2] / "assets" / "SmolLM2-135M-Instruct.Q4_1.gguf"

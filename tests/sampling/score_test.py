@@ -10,7 +10,8 @@ import pytest
 
 from jssd.model import transformer
 from jssd.sampling import generate, truncate
-from jssd.sampling.engine import Engine, Request, Sampling
+from jssd.sampling.engine import Engine
+from jssd.sampling.request import Request, Sampling
 from jssd.sampling.score import Scorer
 from tests.sampling import conftest
 
