@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 from dataclasses import field
 from typing import Any
 
@@ -77,7 +78,8 @@ class SamplingConfig:
 
 @dataclasses.dataclass
 class EngineConfig:
-    """How the sampler uses the machine: never the law, at most the last bits of a logit."""
+    """How the sampler uses the machine: but for `cache_dtype`, never the law, at most the last bits
+    of a logit."""
 
     slots: int = 32  # Completions decoded side by side.
     # Tokens the cache has room for, over all slots. 0 is room for the longest completion in every
@@ -85,6 +87,12 @@ class EngineConfig:
     cache_tokens: int = 0
     prompt_bucket: int = 64  # Prompt lengths are padded up to a multiple of this.
     prefill_chunk: int = 512  # Tokens of a prompt that go through the model at once.
+    # How a decode step attends: "auto" (by device), "gather" (any device), "ragged" (TPU kernel),
+    # "triton" (GPU kernel). The same law; sampling/cache.py says what each needs.
+    attention: str = "auto"
+    # Of keys and values: "" (as computed), "float32", "bfloat16", or "int8" with a scale per token
+    # and head. int8 changes the model that is drawn from, a little.
+    cache_dtype: str = ""
     decode_steps: int = 16  # Steps fused into one device call before the host refills ended slots.
     # Runs slots through the model eight at a time: then their number changes no completion's bits.
     # Slower.
@@ -242,6 +250,22 @@ def validate(config: Config) -> None:
         "must name the problems, e.g. tasks:train or a .jsonl file",
     )
     rule(config.engine.cache_tokens >= 0, "engine.cache_tokens", "must be 0 (room for all) or more")
+    bucket = config.engine.prompt_bucket
+    rule(
+        bucket < 1 or config.engine.prefill_chunk % math.lcm(bucket, 64) == 0,
+        "engine.prefill_chunk",
+        f"must be a multiple of engine.prompt_bucket={bucket} and of the cache's page, 64",
+    )
+    rule(
+        config.engine.attention in ("auto", "gather", "ragged", "triton"),
+        "engine.attention",
+        "must be auto, gather, ragged or triton",
+    )
+    rule(
+        config.engine.cache_dtype in ("", "float32", "bfloat16", "int8"),
+        "engine.cache_dtype",
+        "must be '', 'float32', 'bfloat16' or 'int8'",
+    )
     rule(config.prompts.limit >= 0, "prompts.limit", "must be 0 (all) or more")
     rule(config.prompts.repeat >= 1, "prompts.repeat", "must be at least 1")
     errors.extend(_law_errors("sampling", config.sampling))

@@ -80,6 +80,8 @@ def attend_pages(
     v_PKSH: jax.Array,
     table_BM: jax.Array,
     positions_BT: jax.Array,
+    k_scale_PKS: jax.Array | None = None,
+    v_scale_PKS: jax.Array | None = None,
 ) -> jax.Array:
     """`attend` over a cache in pages, causal, [B, T, N, H].
 
@@ -90,6 +92,8 @@ def attend_pages(
       table_BM: int32; the pages of each row in order.
       positions_BT: int32; a query sees the places up to its own position. -1 sees nothing and gets
         an unspecified finite result.
+      k_scale_PKS: what each key is to be multiplied with, for keys that are stored as int8.
+      v_scale_PKS: the same for values.
 
     Goes on page by page as far as the farthest query looks: time follows what is used, and a row's
     result depends on nothing but its own pages, to the last bit.
@@ -105,17 +109,23 @@ def attend_pages(
         top_BKQ, sum_BKQ, out_BKQH = carry
         pages_B = jax.lax.dynamic_index_in_dim(table_BM, index, axis=1, keepdims=False)
         scores_BKQS = jnp.einsum(
-            "BKQH,BKHS->BKQS", q_BKQH, k_PKHS[pages_B], preferred_element_type=jnp.float32
-        )
+            "BKQH,BKHS->BKQS", q_BKQH, k_PKHS[pages_B].astype(q_BKQH.dtype),
+            preferred_element_type=jnp.float32,
+        )  # fmt: skip
+        if k_scale_PKS is not None:
+            scores_BKQS *= k_scale_PKS[pages_B][:, :, None]
         seen_BQS = index * S + jnp.arange(S) <= position_BQ[:, :, None]
         scores_BKQS = jnp.where(seen_BQS[:, None], scores_BKQS * H**-0.5, MASKED)
         new_top_BKQ = jnp.maximum(top_BKQ, scores_BKQS.max(axis=-1))
         # A page beyond a query adds exact zeros: its first page has set the top.
         weights_BKQS = jnp.exp(scores_BKQS - new_top_BKQ[..., None])
         shrink_BKQ = jnp.exp(top_BKQ - new_top_BKQ)
+        scaled_BKQS = weights_BKQS
+        if v_scale_PKS is not None:
+            scaled_BKQS = weights_BKQS * v_scale_PKS[pages_B][:, :, None]
         mixed_BKQH = jnp.einsum(
-            "BKQS,BKSH->BKQH", weights_BKQS.astype(v_PKSH.dtype), v_PKSH[pages_B],
-            preferred_element_type=jnp.float32,
+            "BKQS,BKSH->BKQH", scaled_BKQS.astype(q_BKQH.dtype),
+            v_PKSH[pages_B].astype(q_BKQH.dtype), preferred_element_type=jnp.float32,
         )  # fmt: skip
         sum_BKQ = sum_BKQ * shrink_BKQ + weights_BKQS.sum(axis=-1)
         return new_top_BKQ, sum_BKQ, out_BKQH * shrink_BKQ[..., None] + mixed_BKQH
@@ -126,7 +136,7 @@ def attend_pages(
     _, sum_BKQ, out_BKQH = jax.lax.fori_loop(0, num_pages, page, start)
     out_BKQH /= jnp.maximum(sum_BKQ, 1e-30)[..., None]
     out_BTNH = out_BKQH.reshape(B, K, T, G, H).transpose(0, 2, 1, 3, 4).reshape(B, T, N, H)
-    return out_BTNH.astype(v_PKSH.dtype)
+    return out_BTNH.astype(q_BTNH.dtype)
 
 
 def causal_mask(segment_ids_BT: jax.Array) -> jax.Array:

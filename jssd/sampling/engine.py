@@ -28,7 +28,7 @@ from jax.sharding import PartitionSpec as P
 
 from jssd.model import transformer
 from jssd.model.config import ModelConfig
-from jssd.sampling import noise, programs
+from jssd.sampling import cache, noise, programs
 from jssd.sampling.pages import NOBODYS, Pages
 from jssd.sampling.programs import Cache, Drawn, Slots
 from jssd.sampling.request import Request
@@ -57,10 +57,12 @@ class Engine:
       page_size: places of a cache page. 64 is fastest on a CPU (measured against 32 and 128).
       decode_steps: most steps of one `generate` call.
       num_stop_ids: most stop ids a request may bring.
+      attention: how a decode step attends, one of `cache.ATTENTION`; "auto" follows the devices.
+      cache_dtype: of keys and values, one of `cache.CACHE_DTYPES`; "" follows `dtype`.
       strict: runs slots through the model `STRICT_ROWS` at a time, whatever their number. The size
         of a matrix product may change its last bits and, rarely, a draw; so fixed, the same tokens
         and log-probabilities come out bit by bit for any number of slots. Slower.
-      dtype: of activations, matmuls and the cache; None follows the weights.
+      dtype: of activations and matmuls; None follows the weights.
     """
 
     def __init__(
@@ -76,6 +78,8 @@ class Engine:
         page_size: int = 64,
         decode_steps: int = 16,
         num_stop_ids: int = 8,
+        attention: str = "auto",
+        cache_dtype: str = "",
         strict: bool = False,
         dtype=None,
     ):
@@ -117,14 +121,22 @@ class Engine:
         self.num_pages = 1 + -(-lent // self.num_groups)  # Of each group; one more is nobody's.
         self.num_stop_ids = num_stop_ids
         self.dtype = dtype or params["embed"].dtype
+        device = next(iter(where.device_set))
+        self.layout = cache.layout(
+            cfg, attention, cache_dtype, page_size,
+            dtype=self.dtype, platform=device.platform, tensor=vocab_shards,
+        )  # fmt: skip
         prefill = functools.partial(
-            programs.prefill, cfg=cfg, dtype=self.dtype, page_size=page_size, chunk=prefill_chunk
+            programs.prefill, cfg=cfg, dtype=self.dtype, layout=self.layout, chunk=prefill_chunk
         )
         # Rows are computed where they are split to, and every share of the slots gets all of them.
         self._prefill = jax.jit(
             prefill,
             in_shardings=None if self.mesh is None else (None, self._on_mesh("data")),
-            out_shardings=self._on_mesh(None, "tensor"),
+            out_shardings=None
+            if self.mesh is None
+            else (tuple(self._on_mesh(None, *spec[1:]) for spec in self.layout.specs()),)
+            * cfg.num_layers,
         )
         per_slot, lists = P("data"), P(None, "data")
         self._insert = self._program(
@@ -138,6 +150,7 @@ class Engine:
                 programs.generate,
                 cfg=cfg,
                 dtype=self.dtype,
+                layout=self.layout,
                 max_steps=decode_steps,
                 vocab_shards=vocab_shards,
                 data_axis="data" if self.mesh else None,
@@ -186,17 +199,20 @@ class Engine:
 
     def init_decode_state(self) -> Slots:
         """Empty slots."""
-        B, cfg = self.num_slots, self.cfg
-        K, H, S = cfg.num_kv_heads, cfg.head_dim, self.page_size
+        B = self.num_slots
         pages = self.num_pages * self.num_groups
+        pools = list(zip(self.layout.shapes(), self.layout.specs()))
 
-        def empty(*shape: int) -> jax.Array:
-            return jnp.zeros((pages, *shape), self.dtype, device=self._on_mesh("data", "tensor"))
+        def empty() -> cache.Pools:
+            return tuple(
+                jnp.zeros((pages, *shape), dtype, device=self._on_mesh(*spec))
+                for (shape, dtype), spec in pools
+            )
 
         numbers = lambda value=0: jnp.full(B, value, jnp.int32)
         ones = lambda value: jnp.full(B, value, jnp.float32)
         return Slots(
-            cache=tuple((empty(K, H, S), empty(K, S, H)) for _ in range(cfg.num_layers)),
+            cache=tuple(empty() for _ in range(self.cfg.num_layers)),
             token_B=numbers(),
             position_B=numbers(),
             count_B=numbers(),

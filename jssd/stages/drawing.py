@@ -52,6 +52,8 @@ class Drawer:
             cache_tokens=config.cache_tokens,
             prompt_bucket=config.prompt_bucket,
             prefill_chunk=config.prefill_chunk,
+            attention=config.attention,
+            cache_dtype=config.cache_dtype,
             decode_steps=config.decode_steps,
             num_stop_ids=max(8, len(tokenizer.stop_ids)),
             strict=config.strict,
