@@ -22,6 +22,11 @@ from jssd.model.config import ModelConfig
 
 Pools = tuple[jax.Array, ...]
 ATTENTION = ("auto", "gather", "ragged", "triton")
+TRITON_BYTES = 1 << 15  # Of keys in one block of the GPU's kernel.
+PAGE_SIZE = 64  # The fastest on a CPU, against 32 and 128.
+# Bytes of a TPU's scalar memory that the table of pages may take: the ragged kernel reads it there,
+# padded to 128 pages a row, and a v5p has 1 MiB.
+RAGGED_TABLE = 1 << 19
 # Rows and places of one block of the ragged kernel. Its own table of sizes asks for a TPU that is
 # present, so nothing could be compiled ahead of time with it.
 RAGGED_ROWS, RAGGED_PLACES = 32, 512
@@ -36,14 +41,14 @@ class Layout(abc.ABC):
       dtype: of what is stored; int8 comes with one float32 scale per token and head, so that the
         largest of a token's numbers is 127.
       page_size: places of a page.
-      tensor: over how many devices of the mesh axis tensor the heads are split.
+      on_mesh: whether heads are split over the mesh axis tensor.
     """
 
     num_kv_heads: int
     head_dim: int
     page_size: int
     dtype: jnp.dtype
-    tensor: int = 1
+    on_mesh: bool = False
 
     @property
     def scaled(self) -> bool:
@@ -126,10 +131,11 @@ class Triton(Layout):
         from jax.experimental.pallas.ops.gpu import paged_attention
 
         B, _, H = q_BNH.shape
-        M = table_BM.shape[1]
-        # Of the divisors of M: enough blocks to fill a GPU with few rows, and pages of one block.
-        splits = next(n for n in (16, 8, 4, 2, 1) if M % n == 0)
-        pages = next(n for n in (8, 4, 2, 1) if (M // splits) % n == 0)
+        # A block of keys and one of values lie twice in a GPU's shared memory.
+        pages = max(1, TRITON_BYTES // (self.page_size * H * self.dtype.itemsize))
+        splits = 16 if table_BM.shape[1] >= 64 else 1  # Long rows keep a GPU busy when few.
+        M = -(-table_BM.shape[1] // (pages * splits)) * pages * splits
+        table_BM = jnp.pad(table_BM, ((0, 0), (0, M - table_BM.shape[1])))
 
         def attend(q_BNH, table_BM, length_B, *pools):
             # One key head is one row to the kernel: its pages are then where ours are, unmoved.
@@ -188,8 +194,8 @@ class Ragged(Layout):
 
 
 def layout(
-    cfg: ModelConfig, attention: str, cache_dtype: str, page_size: int, *, dtype, platform: str,
-    tensor: int,
+    cfg: ModelConfig, attention: str, cache_dtype: str, page_size: int = 0, *, rows: int,
+    max_len: int, dtype, platform: str, on_mesh: bool,
 ) -> Layout:  # fmt: skip
     """The cache's layout.
 
@@ -197,8 +203,10 @@ def layout(
       attention: one of `ATTENTION`. "auto" is "ragged" on a TPU where the kernel can (a head size
         that is a multiple of 128, no int8 cache), "triton" on a GPU, "gather" elsewhere.
       cache_dtype: one of `CACHE_DTYPES`; "" follows `dtype`, that of activations.
+      page_size: places of a page; 0 is `PAGE_SIZE`, doubled until the table of pages of `rows` rows
+        of `max_len` tokens fits where the ragged kernel reads it.
       platform: of the devices.
-      tensor: devices over which heads are split.
+      on_mesh: whether the model is on a decode mesh.
 
     Raises:
       ValueError: an unknown name, or a kernel that can't do what is asked.
@@ -212,7 +220,8 @@ def layout(
     stored = jnp.dtype(cache_dtype or dtype)
     if attention == "auto":
         can = cfg.head_dim % 128 == 0 and stored != jnp.int8
-        attention = {"tpu": "ragged" if can else "gather", "gpu": "triton"}.get(platform, "gather")
+        kernels = {"tpu": "ragged" if can else "gather", "gpu": "triton", "cuda": "triton"}
+        attention = kernels.get(platform, "gather")
     if attention == "ragged" and cfg.head_dim % 128:
         raise ValueError(
             "attention='ragged' needs a head size that is a multiple of 128, and this model's is "
@@ -223,8 +232,13 @@ def layout(
             "cache_dtype='int8' is not available with attention='ragged', whose kernel knows one "
             "scale for all tokens. Use attention='gather' or another cache_dtype."
         )
+    size = page_size or PAGE_SIZE
+    if attention == "ragged":
+        table = lambda size: 4 * rows * -(-max_len // (128 * size)) * 128
+        while not page_size and table(size) > RAGGED_TABLE:
+            size *= 2
     kind = {"gather": Gather, "ragged": Ragged, "triton": Triton}[attention]
-    return kind(cfg.num_kv_heads, cfg.head_dim, page_size, stored, tensor)
+    return kind(cfg.num_kv_heads, cfg.head_dim, size, stored, on_mesh)
 
 
 def _store(layout: Layout, keys: jax.Array, values: jax.Array) -> Pools:
@@ -250,7 +264,7 @@ def _side_by_side(keys: jax.Array, values: jax.Array) -> jax.Array:
 
 def _per_shard(layout: Layout, function, in_specs, out_specs):
     """`function` on each device's heads; the compiler can't split a kernel by itself."""
-    if layout.tensor == 1:
+    if not layout.on_mesh:
         return function
     return jax.shard_map(
         function, in_specs=in_specs, out_specs=out_specs, axis_names={"tensor"}, check_vma=False

@@ -54,7 +54,7 @@ class Engine:
       prompt_bucket: prompts are padded to a multiple of this, up to `prefill_chunk`; beyond, to
         `prefill_chunk` times a power of two.
       prefill_chunk: tokens of a prompt that go through the model at once.
-      page_size: places of a cache page. 64 is fastest on a CPU (measured against 32 and 128).
+      page_size: places of a cache page; 0 leaves it to `cache.layout`.
       decode_steps: most steps of one `generate` call.
       num_stop_ids: most stop ids a request may bring.
       attention: how a decode step attends, one of `cache.ATTENTION`; "auto" follows the devices.
@@ -75,7 +75,7 @@ class Engine:
         cache_tokens: int = 0,
         prompt_bucket: int = 64,
         prefill_chunk: int = 512,
-        page_size: int = 64,
+        page_size: int = 0,
         decode_steps: int = 16,
         num_stop_ids: int = 8,
         attention: str = "auto",
@@ -83,11 +83,6 @@ class Engine:
         strict: bool = False,
         dtype=None,
     ):
-        if prefill_chunk % page_size or prefill_chunk % prompt_bucket:
-            raise ValueError(
-                f"prefill_chunk={prefill_chunk} must be a multiple of page_size={page_size} and of "
-                f"prompt_bucket={prompt_bucket}."
-            )
         where = params["embed"].sharding
         on_mesh = isinstance(where, NamedSharding) and where.mesh.size > 1
         self.mesh = where.mesh if on_mesh else None
@@ -108,6 +103,19 @@ class Engine:
                 f"cache_tokens={cache_tokens} must be 0 or at least {max_len * self.num_groups}, "
                 f"the longest prompt plus completion in each of {self.num_groups} parts."
             )
+        self.dtype = dtype or params["embed"].dtype
+        self.platform = next(iter(where.device_set)).platform
+        self.layout = cache.layout(
+            cfg, attention, cache_dtype, page_size,
+            rows=num_slots // self.num_groups, max_len=max_len, dtype=self.dtype,
+            platform=self.platform, on_mesh=on_mesh,
+        )  # fmt: skip
+        page_size = self.layout.page_size
+        if prefill_chunk % page_size or prefill_chunk % prompt_bucket:
+            raise ValueError(
+                f"prefill_chunk={prefill_chunk} must be a multiple of page_size={page_size} and of "
+                f"prompt_bucket={prompt_bucket}."
+            )
         self.params = params
         self.cfg = cfg
         self.num_slots = num_slots
@@ -120,12 +128,6 @@ class Engine:
         lent = -(-cache_tokens // page_size) or num_slots * self.pages_per_slot
         self.num_pages = 1 + -(-lent // self.num_groups)  # Of each group; one more is nobody's.
         self.num_stop_ids = num_stop_ids
-        self.dtype = dtype or params["embed"].dtype
-        device = next(iter(where.device_set))
-        self.layout = cache.layout(
-            cfg, attention, cache_dtype, page_size,
-            dtype=self.dtype, platform=device.platform, tensor=vocab_shards,
-        )  # fmt: skip
         prefill = functools.partial(
             programs.prefill, cfg=cfg, dtype=self.dtype, layout=self.layout, chunk=prefill_chunk
         )
@@ -289,6 +291,32 @@ class Engine:
         `table_BM` must hold pages for every token that an active slot may draw meanwhile.
         """
         return self._generate(self.params, slots, table_BM, leave_below)
+
+    def lower_generate(self) -> jax.stages.Lowered:
+        """The decode program, lowered for the devices of `params` with no memory behind it.
+
+        `params` may be abstract, on devices that are not there (`jax.experimental.topologies`).
+        """
+        slots = jax.eval_shape(self.init_decode_state)
+        device = next(iter(self.params["embed"].sharding.device_set))
+
+        def abstract(leaf, *axes: str | None):
+            place = self._on_mesh(*axes) or jax.sharding.SingleDeviceSharding(device)
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+        pools = [
+            tuple(abstract(pool, *spec) for pool, spec in zip(layer, self.layout.specs()))
+            for layer in slots.cache
+        ]
+        rest = dataclasses.replace(slots, cache=())
+        rest = jax.tree.map(lambda leaf: abstract(leaf, "data"), rest)
+        slots = dataclasses.replace(rest, cache=tuple(pools))
+        table_BM = abstract(
+            jax.ShapeDtypeStruct((self.num_slots, self.pages_per_slot), jnp.int32), "data"
+        )
+        traced = self._generate.trace(self.params, slots, table_BM, 1)
+        platform = "cuda" if self.platform == "gpu" else self.platform
+        return traced.lower(lowering_platforms=(platform,))
 
     def free_resource(self, slots: Slots, slot: int) -> Slots:
         """Gives up a slot before its completion ended. Its pages are the caller's to release."""

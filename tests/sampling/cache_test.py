@@ -20,6 +20,7 @@ B, N, K, H, S, M = 3, 4, 2, 128, 16, 4
 POSITIONS = (5, 63, 16)  # Within a page, in the last place of all, in the first of a page.
 # The ragged kernel takes heads of 128 only.
 WIDE = dataclasses.replace(conftest.TINY, head_dim=H)
+PLACE: Any = {"rows": 256, "max_len": 65536, "on_mesh": False}
 FLOAT = [cache.Gather, cache.Triton, cache.Ragged]
 INT8 = [cache.Gather, cache.Triton]
 
@@ -179,20 +180,21 @@ def test_a_mesh_splits_every_layout_by_heads():
 )
 def test_what_a_layout_cannot_do_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        cache.layout(
-            WIDE, settings[0], settings[1], 16, dtype=jnp.float32, platform="cpu", tensor=1
-        )
+        cache.layout(WIDE, settings[0], settings[1], dtype=jnp.float32, platform="cpu", **PLACE)
 
 
 def test_the_kernel_follows_the_platform():
     def pick(cfg, attention, cache_dtype, platform):
         return cache.layout(
-            cfg, attention, cache_dtype, 64, dtype=jnp.bfloat16, platform=platform, tensor=1
+            cfg, attention, cache_dtype, **PLACE, dtype=jnp.bfloat16, platform=platform
         )
 
     assert type(pick(WIDE, "auto", "", "tpu")) is cache.Ragged
     assert type(pick(WIDE, "auto", "int8", "tpu")) is cache.Gather
     assert type(pick(conftest.TINY, "auto", "", "tpu")) is cache.Gather
     assert type(pick(WIDE, "auto", "int8", "gpu")) is cache.Triton
+    # 256 rows of 65,536 tokens: the ragged kernel's table of pages of 64 would be 1 MiB.
+    assert pick(WIDE, "auto", "", "tpu").page_size == 128
+    assert pick(WIDE, "gather", "", "tpu").page_size == 64
     with pytest.raises(ValueError, match="needs a head size that is a multiple of 128"):
         pick(conftest.TINY, "ragged", "", "tpu")
