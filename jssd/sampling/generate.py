@@ -107,10 +107,12 @@ def run(
     for request in requests:
         _check(engine, request, decode)
     loop = _Loop(engine, requests, decode, keep_support, tally or Tally())
-    while loop.waiting or loop.running:
-        loop.admit()
-        loop.make_room()
-        yield from loop.turn()
+    loop.start_turn()
+    while loop.running:
+        ended = loop.finish_turn()
+        # The device is at work again while the caller writes down what ended.
+        loop.start_turn()
+        yield from ended
 
 
 class _Loop:
@@ -133,6 +135,7 @@ class _Loop:
         self.free = list(range(engine.num_slots))
         self.pages = engine.pages()
         self.slots = engine.init_decode_state()
+        self.drawn: Drawn | None = None  # What the device is at.
         self.short = False  # Of pages: nothing is admitted before a completion has ended.
 
     def admit(self) -> None:
@@ -165,20 +168,28 @@ class _Loop:
                     break
                 self._set_back(self._youngest(self.pages.group(slot)))
 
-    def turn(self) -> Iterator[tuple[int, Completion]]:
-        """A few decode steps; yields what ended in them."""
+    def start_turn(self) -> None:
+        """Fills free slots and has the device decode a few steps; does not wait for it."""
+        self.admit()
+        self.make_room()
+        if not self.running:
+            return
         # Worth leaving the device loop for: a few ended slots while others wait, or the end.
         spare = max(1, self.engine.num_slots // 16)
         full = min(len(self.running), self.engine.num_slots - spare + 1)
         leave_below = full if self.waiting else 1
-        self.slots, drawn = self.engine.generate(self.slots, self.pages.table_BM, leave_below)
-        drawn = jax.device_get(drawn)
-        active_B = np.array(self.slots.active_B)
+        self.slots, self.drawn = self.engine.generate(self.slots, self.pages.table_BM, leave_below)
+        if self.waiting:
+            self.prefixes.prefill_for(self.requests[self.waiting[-1]].prompt_ids)
+
+    def finish_turn(self) -> list[tuple[int, Completion]]:
+        """Waits for the steps of `start_turn`; returns what ended in them."""
+        drawn, active_B = jax.device_get((self.drawn, self.slots.active_B))
         self.tally.steps += int(drawn.num_steps)
         self.tally.tokens += int(drawn.valid_RB.sum())
-        _collect(drawn, self.running, self.keep_support)
         ended = []
-        for slot, (index, completion) in self.running.items():
+        for slot, (index, completion) in list(self.running.items()):
+            _collect(drawn, slot, completion, self.keep_support)
             request = self.requests[index]
             cut = self._stop_string_end(request, completion)
             if cut:
@@ -190,12 +201,10 @@ class _Loop:
                 stopped = completion.token_ids[-1] in request.stop_ids
                 completion.finish_reason = "stop" if stopped else "length"
             if completion.finish_reason:
-                ended.append(slot)
-        for slot in ended:
-            index, completion = self.running.pop(slot)
-            self._give_back(slot)
-            self.short = False
-            yield index, completion
+                ended.append(self.running.pop(slot))
+                self._give_back(slot)
+                self.short = False
+        return ended
 
     def _reach(self, request: Request, num_drawn: int) -> int:
         """Tokens whose keys and values a slot may hold after the next steps.
@@ -287,20 +296,24 @@ class _Prefixes:
         self._rows: dict[tuple[int, ...], int] = {}
         self._cache: Cache = ()
 
+    def prefill_for(self, prompt: tuple[int, ...]) -> None:
+        """Has the device prefill `prompt`, and those that come next, unless it did."""
+        if prompt in self._rows:
+            return
+        bucket = self._engine.bucket(len(prompt))
+        group = []
+        if not self._ahead or self._ahead[-1] != prompt:
+            group.append(prompt)  # Prefilled before, by a request that was set back.
+        while self._ahead and len(group) < self._engine.prefill_rows:
+            if self._engine.bucket(len(self._ahead[-1])) != bucket:
+                break
+            group.append(self._ahead.pop())
+        self._rows = {prompt: row for row, prompt in enumerate(group)}
+        self._cache = self._engine.prefill(group)
+
     def next_group(self, requests: Sequence[Request]):
         """The longest run of `requests` that one prefix serves: (prefix, row of each in it)."""
-        prompt = requests[0].prompt_ids
-        if prompt not in self._rows:
-            bucket = self._engine.bucket(len(prompt))
-            group = []
-            if not self._ahead or self._ahead[-1] != prompt:
-                group.append(prompt)  # Prefilled before, by a request that was set back.
-            while self._ahead and len(group) < self._engine.prefill_rows:
-                if self._engine.bucket(len(self._ahead[-1])) != bucket:
-                    break
-                group.append(self._ahead.pop())
-            self._rows = {prompt: row for row, prompt in enumerate(group)}
-            self._cache = self._engine.prefill(group)
+        self.prefill_for(requests[0].prompt_ids)
         rows = []
         for request in requests:
             if request.prompt_ids not in self._rows:
@@ -309,16 +322,12 @@ class _Prefixes:
         return self._cache, rows
 
 
-def _collect(drawn: Drawn, running: dict[int, tuple[int, Completion]], keep_support: bool) -> None:
-    """Appends what was drawn to the completions in their slots."""
-    for step in range(int(drawn.num_steps)):
-        for slot, (_, completion) in running.items():
-            if not drawn.valid_RB[step, slot]:
-                continue
-            completion.token_ids.append(int(drawn.draw.token_B[step, slot]))
-            completion.logprobs.append(float(drawn.draw.logprob_B[step, slot]))
-            if keep_support:
-                size = int(drawn.draw.support_size_B[step, slot])
-                ids = drawn.draw.support_BC[step, slot]
-                completion.support_sizes.append(size)
-                completion.support_ids.extend(ids[ids >= 0].tolist())
+def _collect(drawn: Drawn, slot: int, completion: Completion, keep_support: bool) -> None:
+    """Appends what was drawn in a slot: it is active from the first step until it ends."""
+    size = int(drawn.valid_RB[:, slot].sum())
+    completion.token_ids.extend(drawn.draw.token_B[:size, slot].tolist())
+    completion.logprobs.extend(drawn.draw.logprob_B[:size, slot].tolist())
+    if keep_support:
+        ids = drawn.draw.support_BC[:size, slot]
+        completion.support_sizes.extend(drawn.draw.support_size_B[:size, slot].tolist())
+        completion.support_ids.extend(ids[ids >= 0].tolist())
