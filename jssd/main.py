@@ -24,6 +24,14 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run. The same command goes on where it was stopped."
 )
 _STAGES = flags.DEFINE_list("stages", list(STAGES), f"Which stages to run, of {','.join(STAGES)}.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Join the other processes of a TPU pod, SLURM step or Kubernetes job."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "host:port of process 0, to join processes started by hand."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which this is, from 0.")
 
 
 def main(argv: list[str]) -> None:
@@ -37,11 +45,27 @@ def main(argv: list[str]) -> None:
             )
         if _CONFIG.value is None or not _WORKDIR.value:
             raise ValueError("give --config=configs/NAME.py and --workdir=FOLDER.")
+        _join_processes()
         run_stages(_CONFIG.value, pathlib.Path(_WORKDIR.value), _STAGES.value)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         _leave(error, 2)
     except (OSError, FloatingPointError) as error:
         _leave(error, 1)
+
+
+def _join_processes() -> None:
+    """Joins the other processes, where flags ask for it; before JAX first looks at devices."""
+    coordinator, count, index = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    if (coordinator, count, index) != (None, None, None):
+        if coordinator is None or count is None or index is None:
+            raise ValueError("--coordinator, --num_processes and --process_id go together.")
+        if not 0 <= index < count:
+            raise ValueError(f"--process_id={index} must be in [0, {count}).")
+    if _DISTRIBUTED.value or coordinator:
+        import jax
+
+        # Without arguments JAX asks the TPU, SLURM or Kubernetes.
+        jax.distributed.initialize(coordinator, count, index)
 
 
 def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:

@@ -51,13 +51,28 @@ def make_mesh(config: MeshConfig, devices: Sequence | None = None) -> jax.shardi
     return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=types, devices=devices)
 
 
-def decode_mesh(mesh: jax.sharding.Mesh) -> jax.sharding.Mesh:
+def decode_mesh(mesh: jax.sharding.Mesh, local: bool = False) -> jax.sharding.Mesh:
     """The same devices for sampling: axes data and tensor, filled in by the compiler.
 
     Weights are not split over fsdp there: a decode step would gather all of them for one token.
+
+    Args:
+      mesh: of training.
+      local: only the devices of this host.
+
+    Raises:
+      ValueError: tensor reaches over several hosts, which sample each for themselves.
     """
     types = (jax.sharding.AxisType.Auto,) * 2
     devices = mesh.devices.reshape(-1, mesh.shape["tensor"])
+    hosts = np.vectorize(lambda device: device.process_index, otypes=[int])(devices)
+    if (hosts != hosts[:, :1]).any():
+        raise ValueError(
+            f"mesh.tensor={mesh.shape['tensor']} reaches over several hosts, and each host samples "
+            f"for itself. Lower it to at most {jax.local_device_count()}, the devices of a host."
+        )
+    if local:
+        devices = devices[hosts[:, 0] == jax.process_index()]
     return jax.sharding.Mesh(devices, ("data", "tensor"), axis_types=types)
 
 

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
-import numpy as np
 
 from jssd.sampling.engine import Cache, Drawn, Engine
 from jssd.sampling.request import Request

@@ -51,18 +51,38 @@ def as_dtype(name: str):
 
 
 def for_decoding(params: transformer.Params, mesh: jax.sharding.Mesh) -> transformer.Params:
-    """Weights as the sampler wants them: unstacked, resharded once to `sharding.decode_mesh`."""
+    """Weights as the sampler wants them: unstacked, resharded once to `sharding.decode_mesh`.
+
+    On several hosts each gets a whole copy on its own devices, and samples without the others.
+    """
     with jax.set_mesh(mesh):
         params = jax.jit(transformer.unstack)(params)
-    target = sharding.decode_mesh(mesh)
+    everywhere, here = sharding.decode_mesh(mesh), sharding.decode_mesh(mesh, local=True)
 
     def place(leaf: jax.Array) -> jax.Array:
         assert isinstance(leaf.sharding, jax.sharding.NamedSharding)
         entries = [axis if axis == "tensor" else None for axis in leaf.sharding.spec]
         spec = jax.sharding.PartitionSpec(*entries)
-        return jax.device_put(leaf, jax.sharding.NamedSharding(target, spec))
+        leaf = jax.device_put(leaf, jax.sharding.NamedSharding(everywhere, spec))
+        if jax.process_count() == 1:
+            return leaf
+        shards = {shard.device: shard.data for shard in leaf.addressable_shards}
+        return jax.make_array_from_single_device_arrays(
+            leaf.shape,
+            jax.sharding.NamedSharding(here, spec),
+            [shards[device] for device in here.devices.flat],
+        )
 
     return jax.tree.map(place, params)
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every host has come here. `name` says where, for the error of one that waits in
+    vain."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
 
 
 def freeze_settings(folder: pathlib.Path, settings: dict) -> None:

@@ -25,6 +25,7 @@ def run(run: Run) -> None:
     config = run.config.evaluate
     settings = context.section(run.config, "model", "evaluate")
     del settings["evaluate"]["workers"]  # Changes no verdict.
+    settings["cache_dtype"] = run.config.engine.cache_dtype  # Changes what is drawn from.
     context.freeze_settings(run.workdir / "eval", settings)
     comparisons = run.workdir / "eval" / "comparisons.json"
     if comparisons.exists():

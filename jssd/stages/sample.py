@@ -1,5 +1,7 @@
 """Stage sample: draws one answer per prompt from the frozen model into `samples/`."""
 
+import pathlib
+
 import jax
 
 from jssd.data import filters, prompts, samples
@@ -15,9 +17,11 @@ def run(run: Run) -> None:
     histograms and checksums. Returns at once when it is there."""
     config, folder = run.config, run.workdir / "samples"
     settings = context.section(config, "model", "prompts", "sampling")
+    settings["cache_dtype"] = config.engine.cache_dtype  # It changes what is drawn from.
     context.freeze_settings(folder, settings)
     if (folder / samples.MANIFEST).exists():
         return
+    _keep_hosts(folder)
     with run.writer("samples") as writer:
         tokenizer = run.tokenizer()
         problems, counts = prompts.select(_problems(config.prompts), config.prompts)
@@ -43,6 +47,7 @@ def run(run: Run) -> None:
             seed=law.seed,
             writer=writer,
         )
+        context.wait_for_all("all hosts have drawn their samples")
         stats = filters.stats(samples.read_folder(folder))
         writer.line(filters.describe(stats))
         manifest = {
@@ -53,6 +58,19 @@ def run(run: Run) -> None:
             "parts": samples.list_parts(folder),
         }
         context.write_json(folder / samples.MANIFEST, manifest)
+    context.wait_for_all("the manifest of the samples is written")
+
+
+def _keep_hosts(folder: pathlib.Path) -> None:
+    """Each host draws every so-manieth prompt into a file of its own: their number must stay."""
+    path, now = folder / "hosts.json", jax.process_count()
+    began = context.read_json(path)["hosts"] if path.exists() else now
+    if began != now:
+        raise ValueError(
+            f"{folder} was begun on {began} hosts and can only go on with as many, not {now}. Use "
+            "a fresh --workdir, or as many processes as before."
+        )
+    context.write_json(path, {"hosts": now})
 
 
 def _problems(config) -> list[prompts.Problem]:

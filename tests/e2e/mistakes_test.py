@@ -34,6 +34,11 @@ def _one_line(done, *parts: str) -> None:
         (["--config.train.num_steps=1.5"], ["1.5"]),
         (["--config.sampling.temprature=1.0"], ["temprature"]),
         (["extra"], ["extra"]),
+        (["--config.engine.prefill_chunk=100"], ["engine.prefill_chunk=100", "multiple", "64"]),
+        (["--config.engine.cache_tokens=10"], ["cache_tokens=10", "at least"]),
+        (["--config.engine.cache_dtype=int4"], ["engine.cache_dtype='int4'", "int8"]),
+        (["--config.engine.attention=ragged"], ["attention='ragged'", "128", "gather"]),
+        (["--num_processes=2"], ["--coordinator", "--process_id"]),
     ],
 )
 def test_bad_settings(tiny, tmp_path, flags, parts):
