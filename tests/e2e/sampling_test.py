@@ -82,3 +82,16 @@ def test_hosts_draw_their_own_prompts_and_together_the_same_samples(straight, ti
     alone = conftest.cli(tiny, tmp_path, *JOB)
     assert alone.returncode == 2 and "was begun on 2 hosts" in alone.stderr
     assert len(alone.stderr.strip().splitlines()) == 1
+
+
+def test_strict_mode_writes_the_same_file_for_any_number_of_slots(tiny, tmp_path):
+    files = []
+    for slots in (8, 24):
+        workdir = tmp_path / str(slots)
+        done = conftest.cli(
+            tiny, workdir, "--stages=sample", "--config.prompts.limit=30",
+            "--config.engine.strict=true", f"--config.engine.slots={slots}",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        files.append((workdir / PART).read_bytes())
+    assert files[0] == files[1]
