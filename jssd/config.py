@@ -213,6 +213,8 @@ class Config:
     compile_cache: bool = True
 
 
+ATTENTION = ("auto", "gather", "ragged", "triton")
+CACHE_DTYPES = ("", "float32", "bfloat16", "int8")
 STAGES = ("sample", "sft", "export", "evaluate", "report")
 
 
@@ -257,12 +259,12 @@ def validate(config: Config) -> None:
         f"must be a multiple of engine.prompt_bucket={bucket} and of the cache's page, 64",
     )
     rule(
-        config.engine.attention in ("auto", "gather", "ragged", "triton"),
+        config.engine.attention in ATTENTION,
         "engine.attention",
         "must be auto, gather, ragged or triton",
     )
     rule(
-        config.engine.cache_dtype in ("", "float32", "bfloat16", "int8"),
+        config.engine.cache_dtype in CACHE_DTYPES,
         "engine.cache_dtype",
         "must be '', 'float32', 'bfloat16' or 'int8'",
     )

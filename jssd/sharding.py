@@ -76,6 +76,11 @@ def decode_mesh(mesh: jax.sharding.Mesh, local: bool = False) -> jax.sharding.Me
     return jax.sharding.Mesh(devices, ("data", "tensor"), axis_types=types)
 
 
+def decode_spec(spec: jax.sharding.PartitionSpec) -> jax.sharding.PartitionSpec:
+    """A weight's place on the decode mesh, given its place in training: only tensor stays."""
+    return jax.sharding.PartitionSpec(*(axis if axis == "tensor" else None for axis in spec))
+
+
 def spec(*axes: str | None) -> jax.sharding.PartitionSpec | None:
     """PartitionSpec of logical axes on the mesh in force, or None without an explicit one.
 

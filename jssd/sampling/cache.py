@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from jssd.config import ATTENTION, CACHE_DTYPES
 from jssd.model import layers
 from jssd.model.config import ModelConfig
 
 Pools = tuple[jax.Array, ...]
-ATTENTION = ("auto", "gather", "ragged", "triton")
 TRITON_BYTES = 1 << 15  # Of keys in one block of the GPU's kernel.
 PAGE_SIZE = 64  # The fastest on a CPU, against 32 and 128.
 # Bytes of a TPU's scalar memory that the table of pages may take: the ragged kernel reads it there,
@@ -30,7 +30,6 @@ RAGGED_TABLE = 1 << 19
 # Rows and places of one block of the ragged kernel. Its own table of sizes asks for a TPU that is
 # present, so nothing could be compiled ahead of time with it.
 RAGGED_ROWS, RAGGED_PLACES = 32, 512
-CACHE_DTYPES = ("", "float32", "bfloat16", "int8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,26 +76,37 @@ class Layout(abc.ABC):
         position -1 is idle and gets an unspecified finite result."""
 
 
-class Gather(Layout):
-    """Keys [P, K, H, S], values [P, K, S, H], scales [P, K, S]."""
-
-    def shapes(self):
-        K, H, S = self.num_kv_heads, self.head_dim, self.page_size
-        scales = [((K, S), jnp.dtype(jnp.float32))] * 2 if self.scaled else []
-        return [((K, H, S), self.dtype), ((K, S, H), self.dtype), *scales]
+class ByHead(Layout):
+    """A pool of keys, one of values and, for int8, scales [P, K, S] of each."""
 
     def specs(self):
         return (PartitionSpec("data", "tensor"),) * len(self.shapes())
 
-    def pack(self, keys_PKHS, values_PKSH):
+    def _with_scales(self, keys: tuple[int, ...], values: tuple[int, ...]):
+        scales = ((self.num_kv_heads, self.page_size), jnp.dtype(jnp.float32))
+        return [(keys, self.dtype), (values, self.dtype), *[scales] * (2 * self.scaled)]
+
+    def _store(self, keys: jax.Array, values: jax.Array) -> Pools:
+        """Keys and values, head size last, as they are stored."""
         if not self.scaled:
-            return keys_PKHS.astype(self.dtype), values_PKSH.astype(self.dtype)
-        keys, key_scales_PKS = _quantize(keys_PKHS, axis=2)
-        values, value_scales_PKS = _quantize(values_PKSH, axis=3)
-        return keys, values, key_scales_PKS, value_scales_PKS
+            return keys.astype(self.dtype), values.astype(self.dtype)
+        (keys, key_scales), (values, value_scales) = _quantize(keys), _quantize(values)
+        return keys, values, key_scales, value_scales
+
+
+class Gather(ByHead):
+    """Keys [P, K, H, S], values [P, K, S, H], scales [P, K, S]."""
+
+    def shapes(self):
+        K, H, S = self.num_kv_heads, self.head_dim, self.page_size
+        return self._with_scales((K, H, S), (K, S, H))
+
+    def pack(self, keys_PKHS, values_PKSH):
+        keys_PKSH, *rest = self._store(keys_PKHS.swapaxes(2, 3), values_PKSH)
+        return keys_PKSH.swapaxes(2, 3), *rest
 
     def append(self, pools, page_B, place_B, k_BKH, v_BKH):
-        new = _store(self, k_BKH, v_BKH)
+        new = self._store(k_BKH, v_BKH)
         keys = pools[0].at[page_B, :, :, place_B].set(new[0])
         rest = [pool.at[page_B, :, place_B].set(x) for pool, x in zip(pools[1:], new[1:])]
         return keys, *rest
@@ -109,22 +119,18 @@ class Gather(Layout):
         return out_BTNH[:, 0]
 
 
-class Triton(Layout):
+class Triton(ByHead):
     """Keys and values [P, K, S, H], scales [P, K, S]."""
 
     def shapes(self):
-        K, H, S = self.num_kv_heads, self.head_dim, self.page_size
-        scales = [((K, S), jnp.dtype(jnp.float32))] * 2 if self.scaled else []
-        return [((K, S, H), self.dtype)] * 2 + scales
-
-    def specs(self):
-        return (PartitionSpec("data", "tensor"),) * len(self.shapes())
+        shape = self.num_kv_heads, self.page_size, self.head_dim
+        return self._with_scales(shape, shape)
 
     def pack(self, keys_PKHS, values_PKSH):
-        return _store(self, keys_PKHS.swapaxes(2, 3), values_PKSH)
+        return self._store(keys_PKHS.swapaxes(2, 3), values_PKSH)
 
     def append(self, pools, page_B, place_B, k_BKH, v_BKH):
-        new = _store(self, k_BKH, v_BKH)
+        new = self._store(k_BKH, v_BKH)
         return tuple(pool.at[page_B, :, place_B].set(x) for pool, x in zip(pools, new))
 
     def attend(self, pools, q_BNH, table_BM, position_B):
@@ -200,9 +206,9 @@ def layout(
     """The cache's layout.
 
     Args:
-      attention: one of `ATTENTION`. "auto" is "ragged" on a TPU where the kernel can (a head size
-        that is a multiple of 128, no int8 cache), "triton" on a GPU, "gather" elsewhere.
-      cache_dtype: one of `CACHE_DTYPES`; "" follows `dtype`, that of activations.
+      attention: one of `config.ATTENTION`. "auto" is "ragged" on a TPU where the kernel can (a head
+        size that is a multiple of 128, no int8 cache), "triton" on a GPU, "gather" elsewhere.
+      cache_dtype: one of `config.CACHE_DTYPES`; "" follows `dtype`, that of activations.
       page_size: places of a page; 0 is `PAGE_SIZE`, doubled until the table of pages of `rows` rows
         of `max_len` tokens fits where the ragged kernel reads it.
       platform: of the devices.
@@ -241,19 +247,11 @@ def layout(
     return kind(cfg.num_kv_heads, cfg.head_dim, size, stored, on_mesh)
 
 
-def _store(layout: Layout, keys: jax.Array, values: jax.Array) -> Pools:
-    """Keys and values, head size last, as they are stored."""
-    if not layout.scaled:
-        return keys.astype(layout.dtype), values.astype(layout.dtype)
-    (keys, key_scales), (values, value_scales) = _quantize(keys, -1), _quantize(values, -1)
-    return keys, values, key_scales, value_scales
-
-
-def _quantize(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-    """`x` as int8 and the float32 scales over `axis` that give it back."""
+def _quantize(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`x` as int8 and the float32 scales over its last axis that give it back."""
     x = x.astype(jnp.float32)
-    scale = jnp.maximum(jnp.abs(x).max(axis=axis, keepdims=True), 1e-20) / 127
-    return jnp.round(x / scale).astype(jnp.int8), scale.squeeze(axis)
+    scale = jnp.maximum(jnp.abs(x).max(axis=-1, keepdims=True), 1e-20) / 127
+    return jnp.round(x / scale).astype(jnp.int8), scale.squeeze(-1)
 
 
 def _side_by_side(keys: jax.Array, values: jax.Array) -> jax.Array:

@@ -57,8 +57,8 @@ class Engine:
       page_size: places of a cache page; 0 leaves it to `cache.layout`.
       decode_steps: most steps of one `generate` call.
       num_stop_ids: most stop ids a request may bring.
-      attention: how a decode step attends, one of `cache.ATTENTION`; "auto" follows the devices.
-      cache_dtype: of keys and values, one of `cache.CACHE_DTYPES`; "" follows `dtype`.
+      attention: how a decode step attends, one of `config.ATTENTION`; "auto" follows the devices.
+      cache_dtype: of keys and values, one of `config.CACHE_DTYPES`; "" follows `dtype`.
       strict: runs slots through the model `STRICT_ROWS` at a time, whatever their number. The size
         of a matrix product may change its last bits and, rarely, a draw; so fixed, the same tokens
         and log-probabilities come out bit by bit for any number of slots. Slower.

@@ -61,8 +61,7 @@ def for_decoding(params: transformer.Params, mesh: jax.sharding.Mesh) -> transfo
 
     def place(leaf: jax.Array) -> jax.Array:
         assert isinstance(leaf.sharding, jax.sharding.NamedSharding)
-        entries = [axis if axis == "tensor" else None for axis in leaf.sharding.spec]
-        spec = jax.sharding.PartitionSpec(*entries)
+        spec = sharding.decode_spec(leaf.sharding.spec)
         leaf = jax.device_put(leaf, jax.sharding.NamedSharding(everywhere, spec))
         if jax.process_count() == 1:
             return leaf

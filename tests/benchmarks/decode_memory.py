@@ -54,6 +54,8 @@ def main(_) -> None:
     import numpy as np
     from jax.experimental import topologies
 
+    from jssd import sharding
+    from jssd.config import MeshConfig
     from jssd.model import transformer
     from jssd.model.config import ModelConfig, Rope
     from jssd.sampling.engine import Engine
@@ -71,28 +73,18 @@ def main(_) -> None:
     else:
         described = topologies.get_topology_desc(_TOPOLOGY.value, platform="tpu")
     devices = described.devices
-    mesh = jax.sharding.Mesh(
-        np.array(devices).reshape(-1, _TENSOR.value), ("data", "tensor"),
-        axis_types=(jax.sharding.AxisType.Auto,) * 2,
-    )  # fmt: skip
-    explicit = jax.make_mesh(
-        (len(devices) // _TENSOR.value, 1, _TENSOR.value), ("data", "fsdp", "tensor"),
-        axis_types=(jax.sharding.AxisType.Explicit,) * 3, devices=devices,
-    )  # fmt: skip
-    with jax.set_mesh(explicit):
+    training = sharding.make_mesh(MeshConfig(-1, 1, _TENSOR.value), devices)
+    mesh = sharding.decode_mesh(training)
+    with jax.set_mesh(training):
         params = transformer.abstract_params(cfg, jnp.bfloat16)
 
-    def place(leaf):
-        axes = [axis if axis == "tensor" else None for axis in leaf.sharding.spec]
-        where = jax.NamedSharding(mesh, jax.P(*axes))
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+    def place(leaf, stacked: bool):
+        spec = sharding.decode_spec(leaf.sharding.spec)[stacked:]
+        where = jax.NamedSharding(mesh, jax.P(*spec))
+        return jax.ShapeDtypeStruct(leaf.shape[stacked:], leaf.dtype, sharding=where)
 
-    def unstacked(leaf):
-        where = jax.NamedSharding(mesh, jax.P(*leaf.sharding.spec[1:]))
-        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=where)
-
-    params = jax.tree.map(place, params)
-    block = jax.tree.map(unstacked, params["blocks"])
+    block = jax.tree.map(lambda leaf: place(leaf, True), params.pop("blocks"))
+    params = jax.tree.map(lambda leaf: place(leaf, False), params)
     params["blocks"] = (block,) * cfg.num_layers
     engine = Engine(
         params, cfg, num_slots=_SLOTS.value, max_len=_MAX_LEN.value,

@@ -133,6 +133,11 @@ def outputs(workdir: pathlib.Path) -> dict[str, bytes]:
     return found
 
 
+def count_lines(path: pathlib.Path) -> int:
+    """Whole lines of a file that may not be there yet."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
 def read_lines(path: pathlib.Path) -> list[dict]:
     """A JSON-lines file."""
     return [json.loads(line) for line in path.read_text().splitlines()]

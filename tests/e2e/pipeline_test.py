@@ -58,15 +58,12 @@ def test_other_settings_in_the_same_workdir_are_refused(straight, tiny):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def _lines(path: pathlib.Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
 def test_killed_anywhere_it_ends_with_the_same_bytes(straight, tiny, tmp_path):
     workdir = tmp_path / "run"
+    partial = workdir / "samples/part-00000.jsonl.partial"
     moments = {
-        "a first sample": lambda: _lines(workdir / "samples/part-00000.jsonl.partial") >= 1,
-        "half the samples": lambda: _lines(workdir / "samples/part-00000.jsonl.partial") >= 7,
+        "a first sample": lambda: conftest.count_lines(partial) >= 1,
+        "half the samples": lambda: conftest.count_lines(partial) >= 7,
         "samples done": lambda: (workdir / "samples/part-00000.jsonl").exists(),
         "a first checkpoint": lambda: (workdir / "checkpoints/2").exists(),
         "a later checkpoint": lambda: (workdir / "checkpoints/4").exists(),

@@ -27,10 +27,6 @@ def straight(tiny, tmp_path_factory):
     return workdir
 
 
-def _lines(path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
 def test_a_job_of_200_prompts_ended_ten_times_at_random_gives_the_same_file(
     straight, tiny, tmp_path
 ):
@@ -44,12 +40,12 @@ def test_a_job_of_200_prompts_ended_ten_times_at_random_gives_the_same_file(
             conftest.command(tiny, workdir, *JOB),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=conftest.one_device(),
         ) as run:  # fmt: skip
-            while run.poll() is None and _lines(partial) < drawn:
+            while run.poll() is None and conftest.count_lines(partial) < drawn:
                 time.sleep(0.001)
             time.sleep(rng.random() * 0.05)
             run.send_signal(how)
         assert run.returncode == -how
-        counts.append(_lines(partial))
+        counts.append(conftest.count_lines(partial))
     assert counts == sorted(counts) and counts[-1] < 200 and len(set(counts)) > 5
     done = conftest.cli(tiny, workdir, *JOB)
     assert done.returncode == 0, done.stdout + done.stderr
