@@ -1,18 +1,15 @@
-"""Every knob of a run: typed, its default and its reason beside it, checked once by `validate`.
+"""Every knob of a run: typed, its default and its reason beside it. `rules.py` checks them once.
 
 Config files in `configs/` build a `Config` in plain Python; absl flags override single fields
-(`--config.sampling.temperature=1.2`). After `validate` the tree is treated as read-only. Settings
+(`--config.sampling.temperature=1.2`). Once checked the tree is treated as read-only. Settings
 that only fit one room live in that room's section; rooms receive their own section, never the
 whole tree.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
-import math
 from dataclasses import field
-from typing import Any
 
 
 @dataclasses.dataclass
@@ -36,6 +33,9 @@ class MeshConfig:
     data: int = 1  # Replicates weights, splits the batch.
     fsdp: int = -1  # Splits weights and the batch.
     tensor: int = 1  # Splits heads, MLP width and vocabulary.
+    # Splits the experts of a mixture of experts, the batch, and all other weights as fsdp does.
+    expert: int = 1
+    context: int = 1  # Splits each row of the batch by time in training, and weights as fsdp does.
 
 
 @dataclasses.dataclass
@@ -122,8 +122,10 @@ class TrainConfig:
     num_steps: int = 2500
     global_batch_size: int = 32  # Rows per optimizer step.
     seq_len: int = 65536  # Tokens per row.
-    # Several samples per row with segment ids; False puts one sample on a row.
-    packing: bool = True
+    # "packed": several samples per row with segment ids. "none": one sample on a row of seq_len.
+    # "bucketed": one sample on a row, and rows of a step that are alike in length share a
+    # micro-batch no longer than they need. The paper does not say.
+    packing: str = "packed"
     grad_accum: int = 1  # Micro-batches per step; the loss is normalised over all of them together.
     learning_rate: float = 5e-6
     final_learning_rate: float = 1e-6  # Cosine from the peak to this.
@@ -133,8 +135,18 @@ class TrainConfig:
     eps: float = 1e-8  # Not published; Adam's usual value.
     weight_decay: float = 0.1
     clip_norm: float = 1.0  # Global norm; 0 switches it off. Not published; the usual value.
-    param_dtype: str = "float32"  # Dtype of the trained copy; Adam's moments are float32 anyway.
-    remat: str = "block"  # What the backward pass recomputes: "none" or "block".
+    # Of the weights the step computes with. With "bfloat16" the optimizer keeps a float32 master.
+    param_dtype: str = "float32"
+    mu_dtype: str = "float32"  # Of Adam's first moment, or "bfloat16". The second is float32.
+    # What the backward pass recomputes: "none", "block" (all of a layer), "dots" (all but matrix
+    # products with weights), or "offload" (as "block", with each layer's input kept on the host).
+    remat: str = "block"
+    unroll: int = 1  # Layers in one turn of the loop over layers; more compile longer.
+    # How a training row attends: "auto" (by device and length), "dense", "blockwise", "splash"
+    # (TPU) or "cudnn" (GPU). model/attention.py says what each needs.
+    attention: str = "auto"
+    # Weight of the router's load-balancing loss. It is logged anyway; the paper names none.
+    router_aux_loss: float = 0.0
     loss_chunk: int = 256  # Response tokens whose logits exist at once.
     seed: int = 0  # Order of the samples.
     log_every: int = 1
@@ -213,6 +225,9 @@ class Config:
     compile_cache: bool = True
 
 
+PACKING = ("packed", "bucketed", "none")
+REMAT = ("none", "block", "dots", "offload")
+TRAIN_ATTENTION = ("auto", "dense", "blockwise", "splash", "cudnn")
 ATTENTION = ("auto", "gather", "ragged", "triton")
 CACHE_DTYPES = ("", "float32", "bfloat16", "int8")
 STAGES = ("sample", "sft", "export", "evaluate", "report")
@@ -226,158 +241,3 @@ def to_dict(config: Config) -> dict:
 def digest(tree: dict) -> str:
     """Short hash of a plain dict; equal dicts give equal digests whatever their key order."""
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def validate(config: Config) -> None:
-    """Raises one ValueError that lists every broken rule: the field, its value and the way out."""
-    errors = []
-
-    def read(name: str) -> Any:
-        return functools.reduce(getattr, name.split("."), config)
-
-    def rule(ok: bool, name: str, must: str) -> None:
-        if not ok:
-            errors.append(f"{name}={read(name)!r} {must}.")
-
-    rule(
-        bool(config.model.path),
-        "model.path",
-        "must name a Hugging Face folder, a .gguf file or a hub id",
-    )
-    for name in ("model.dtype", "model.compute_dtype", "export.dtype"):
-        rule(read(name) in ("", "float32", "bfloat16"), name, "must be '', 'float32' or 'bfloat16'")
-    rule(
-        bool(config.prompts.source),
-        "prompts.source",
-        "must name the problems, e.g. tasks:train or a .jsonl file",
-    )
-    rule(config.engine.cache_tokens >= 0, "engine.cache_tokens", "must be 0 (room for all) or more")
-    bucket = config.engine.prompt_bucket
-    rule(
-        bucket < 1 or config.engine.prefill_chunk % math.lcm(bucket, 64) == 0,
-        "engine.prefill_chunk",
-        f"must be a multiple of engine.prompt_bucket={bucket} and of the cache's page, 64",
-    )
-    rule(
-        config.engine.attention in ATTENTION,
-        "engine.attention",
-        "must be auto, gather, ragged or triton",
-    )
-    rule(
-        config.engine.cache_dtype in CACHE_DTYPES,
-        "engine.cache_dtype",
-        "must be '', 'float32', 'bfloat16' or 'int8'",
-    )
-    rule(config.prompts.limit >= 0, "prompts.limit", "must be 0 (all) or more")
-    rule(config.prompts.repeat >= 1, "prompts.repeat", "must be at least 1")
-    errors.extend(_law_errors("sampling", config.sampling))
-    errors.extend(_law_errors("export", config.export))
-    for index, decode in enumerate(config.evaluate.decodes):
-        errors.extend(_law_errors(f"evaluate.decodes[{index}]", decode))
-    names = [decode.name for decode in config.evaluate.decodes]
-    if len(set(names)) < len(names):
-        errors.append(f"evaluate.decodes names {names} must differ from one another.")
-    if (config.evaluate.base_decode == "") != (config.evaluate.student_decode == ""):
-        errors.append("evaluate.base_decode and evaluate.student_decode must be set together.")
-    for model in ("base", "student"):
-        own = getattr(config.evaluate, f"{model}_decode")
-        scored = [law.name for law in config.evaluate.decodes if model in law.models]
-        if own and own not in scored:
-            errors.append(
-                f"evaluate.{model}_decode={own!r} must be one of {scored}, which score {model}."
-            )
-    for name in ("sampling.seed", "train.seed", "evaluate.seed"):
-        rule(read(name) >= 0, name, "must be 0 or more")
-    for name in (
-        "sampling.max_new_tokens",
-        "sampling.n",
-        "engine.slots",
-        "engine.prompt_bucket",
-        "engine.prefill_chunk",
-        "engine.decode_steps",
-        "train.num_steps",
-        "train.global_batch_size",
-        "train.seq_len",
-        "train.grad_accum",
-        "train.loss_chunk",
-        "train.log_every",
-        "train.save_every",
-        "train.keep_last",
-        "evaluate.n",
-        "evaluate.max_new_tokens",
-        "evaluate.workers",
-        "evaluate.bootstrap",
-        "evaluate.memory_mb",
-        "export.shard_bytes",
-        "seeds",
-    ):
-        rule(read(name) >= 1, name, "must be at least 1")
-    rule(
-        config.filter.truncated in ("keep", "no_eos", "drop"),
-        "filter.truncated",
-        "must be keep, no_eos or drop",
-    )
-    rule(
-        0 <= config.filter.drop_shortest_percent < 100,
-        "filter.drop_shortest_percent",
-        "must be in [0, 100)",
-    )
-    rule(config.train.remat in ("none", "block"), "train.remat", "must be none or block")
-    rule(
-        config.train.param_dtype == "float32",
-        "train.param_dtype",
-        "must be float32: at these learning rates bfloat16 weights round most updates away. "
-        "Compute in bfloat16 through model.compute_dtype",
-    )
-    rule(config.train.learning_rate > 0, "train.learning_rate", "must be above 0")
-    rule(
-        0 <= config.train.final_learning_rate <= config.train.learning_rate,
-        "train.final_learning_rate",
-        "must be between 0 and train.learning_rate",
-    )
-    rule(
-        0 <= config.train.warmup_steps < config.train.num_steps,
-        "train.warmup_steps",
-        f"must be in [0, train.num_steps={config.train.num_steps})",
-    )
-    rule(config.train.clip_norm >= 0, "train.clip_norm", "must be 0 (off) or more")
-    rule(config.train.weight_decay >= 0, "train.weight_decay", "must be 0 or more")
-    rule(
-        config.train.global_batch_size % config.train.grad_accum == 0,
-        "train.global_batch_size",
-        f"must be a multiple of train.grad_accum={config.train.grad_accum}",
-    )
-    rule(
-        all(1 <= k <= config.evaluate.n for k in config.evaluate.ks) and bool(config.evaluate.ks),
-        "evaluate.ks",
-        f"must hold numbers between 1 and evaluate.n={config.evaluate.n}",
-    )
-    rule(
-        config.evaluate.sandbox in ("auto", "bwrap", "unshare", "uid", "rlimit"),
-        "evaluate.sandbox",
-        "must be auto, bwrap, unshare, uid or rlimit",
-    )
-    rule(config.evaluate.timeout > 0, "evaluate.timeout", "must be above 0 seconds")
-    rule(
-        config.evaluate.extraction in ("last_fence", "defining_fence"),
-        "evaluate.extraction",
-        "must be last_fence or defining_fence",
-    )
-    axes = dataclasses.asdict(config.mesh)
-    if any(size < 1 and size != -1 for size in axes.values()) or list(axes.values()).count(-1) > 1:
-        errors.append(
-            f"mesh={axes} must hold sizes of 1 or more, and at most one -1 (what is left)."
-        )
-    if errors:
-        raise ValueError("config: " + " ".join(errors))
-
-
-def _law_errors(where: str, law) -> list[str]:
-    """The rules of a sampling law, for any section that holds one."""
-    rules = (
-        (law.temperature >= 0, "temperature", "must be 0 (greedy) or more"),
-        (law.top_k >= 0, "top_k", "must be 0 (off) or more"),
-        (0 < law.top_p <= 1, "top_p", "must be in (0, 1]"),
-        (0 <= getattr(law, "min_p", 0.0) <= 1, "min_p", "must be in [0, 1]"),
-    )
-    return [f"{where}.{name}={getattr(law, name)!r} {must}." for ok, name, must in rules if not ok]

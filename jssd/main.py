@@ -15,7 +15,8 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jssd.config import STAGES, Config, to_dict, validate
+from jssd.config import STAGES, Config, to_dict
+from jssd.rules import validate
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file in configs/, e.g. configs/demo.py or configs/demo.py:smoke."

@@ -12,21 +12,24 @@ import numpy as np
 
 from jssd.config import MeshConfig
 
-MESH_AXES = ("data", "fsdp", "tensor")
+MESH_AXES = ("data", "fsdp", "tensor", "expert", "context")
 
-# Weights are split over fsdp by their embed axis and over tensor by the other one; activations are
-# split by batch.
-RULES: dict[str, str | tuple[str, ...] | None] = {
-    "batch": ("data", "fsdp"),
-    "seq": None,
-    "act_embed": None,  # The width of activations stays whole; "embed" is the width of weights.
-    "embed": "fsdp",
-    "heads": "tensor",
-    "kv_heads": "tensor",
-    "head_dim": None,
-    "mlp": "tensor",
-    "vocab": "tensor",
-    "layers": None,
+# Weights are split by their embed axis over every axis that holds other data, and over tensor by
+# the other one; activations by batch and time. One table serves dense models and mixtures of
+# experts: only the latter have "experts", whose weights the expert axis splits whole.
+RULES: dict[str, tuple[str, ...]] = {
+    "batch": ("data", "fsdp", "expert"),
+    "seq": ("context",),
+    "act_embed": (),  # The width of activations stays whole; "embed" is the width of weights.
+    "embed": ("fsdp", "expert", "context"),
+    "expert_embed": ("fsdp", "context"),  # Of a weight that has "experts" too.
+    "experts": ("expert",),
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "head_dim": (),
+    "mlp": ("tensor",),
+    "vocab": ("tensor",),
+    "layers": (),
 }
 
 
@@ -37,7 +40,7 @@ def make_mesh(config: MeshConfig, devices: Sequence | None = None) -> jax.shardi
       ValueError: the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
-    sizes = [config.data, config.fsdp, config.tensor]
+    sizes = [getattr(config, axis) for axis in MESH_AXES]
     known = int(np.prod([size for size in sizes if size != -1]))
     if -1 in sizes and len(devices) % known == 0:
         sizes[sizes.index(-1)] = len(devices) // known
@@ -45,9 +48,9 @@ def make_mesh(config: MeshConfig, devices: Sequence | None = None) -> jax.shardi
         asked = ", ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, sizes))
         raise ValueError(
             f"mesh {asked} must multiply to the {len(devices)} devices present. "
-            "Set one of config.mesh.data, fsdp, tensor to -1."
+            f"Set one of config.mesh.{', '.join(MESH_AXES)} to -1."
         )
-    types = (jax.sharding.AxisType.Explicit,) * 3
+    types = (jax.sharding.AxisType.Explicit,) * len(MESH_AXES)
     return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=types, devices=devices)
 
 
@@ -64,7 +67,8 @@ def decode_mesh(mesh: jax.sharding.Mesh, local: bool = False) -> jax.sharding.Me
       ValueError: tensor reaches over several hosts, which sample each for themselves.
     """
     types = (jax.sharding.AxisType.Auto,) * 2
-    devices = mesh.devices.reshape(-1, mesh.shape["tensor"])
+    tensor_last = np.moveaxis(mesh.devices, MESH_AXES.index("tensor"), -1)
+    devices = tensor_last.reshape(-1, mesh.shape["tensor"])
     hosts = np.vectorize(lambda device: device.process_index, otypes=[int])(devices)
     if (hosts != hosts[:, :1]).any():
         raise ValueError(
@@ -86,11 +90,13 @@ def spec(*axes: str | None) -> jax.sharding.PartitionSpec | None:
 
     A misspelt axis is a KeyError.
     """
-    entries = [None if axis is None else RULES[axis] for axis in axes]
+    rules = [() if axis is None else RULES[axis] for axis in axes]
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or jax.sharding.AxisType.Explicit not in mesh.axis_types:
         return None
-    return jax.sharding.PartitionSpec(*entries)
+    return jax.sharding.PartitionSpec(
+        *(rule[0] if len(rule) == 1 else rule or None for rule in rules)
+    )
 
 
 def sharding(*axes: str | None) -> jax.sharding.Sharding | None:
@@ -115,8 +121,7 @@ def check_divisible(sizes: dict[str, tuple[int, str]]) -> None:
         return
     errors = []
     for name, (size, axis) in sizes.items():
-        rule = RULES[axis]
-        names = (rule,) if isinstance(rule, str) else rule or ()
+        names = RULES[axis]
         parts = int(np.prod([mesh.shape[axis_name] for axis_name in names], dtype=int))
         if size % parts:
             errors.append(f"{name}={size} must be a multiple of mesh {'*'.join(names)}={parts}")

@@ -15,9 +15,10 @@ import shlex
 import pytest
 
 from jssd import presets
-from jssd.config import STAGES, Config, to_dict, validate
+from jssd.config import STAGES, Config, to_dict
 from jssd.data import templates
 from jssd.evals import benchmarks
+from jssd.rules import validate
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))

@@ -35,7 +35,7 @@ class ModelConfig:
     family: str
     vocab_size: int
     embed_dim: int
-    mlp_dim: int
+    mlp_dim: int  # Of one expert in a mixture of experts.
     num_layers: int
     num_heads: int
     num_kv_heads: int
@@ -48,6 +48,14 @@ class ModelConfig:
     o_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
+    num_experts: int = 0  # 0 is a dense MLP.
+    experts_per_token: int = 0
+    norm_topk_prob: bool = False  # Makes the weights of a token's experts sum to 1.
+
+    @property
+    def is_moe(self) -> bool:
+        """True for a mixture of experts."""
+        return self.num_experts > 0
 
     @property
     def num_groups(self) -> int:
@@ -60,7 +68,12 @@ _DEFAULTS = {
     "llama": {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6},
     "qwen2": {"max_position_embeddings": 32768, "rms_norm_eps": 1e-6},
     "qwen3": {"max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "head_dim": 128},
-    "qwen3_moe": {"max_position_embeddings": 32768, "rms_norm_eps": 1e-6},
+    "qwen3_moe": {
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6,
+        "moe_intermediate_size": 768,
+        "num_experts_per_tok": 8,
+    },
 }
 
 
@@ -107,7 +120,7 @@ def from_hf(hf: dict) -> ModelConfig:
         family=family,
         vocab_size=hf["vocab_size"],
         embed_dim=hf["hidden_size"],
-        mlp_dim=hf["intermediate_size"],
+        mlp_dim=hf["moe_intermediate_size" if family == "qwen3_moe" else "intermediate_size"],
         num_layers=hf["num_hidden_layers"],
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
@@ -122,7 +135,22 @@ def from_hf(hf: dict) -> ModelConfig:
         o_bias=family != "qwen2" and attention_bias,
         mlp_bias=family == "llama" and bool(hf.get("mlp_bias", False)),
         qk_norm=family in ("qwen3", "qwen3_moe"),
+        **(_experts(hf) if family == "qwen3_moe" else {}),
     )
+
+
+def _experts(hf: dict) -> dict:
+    """The fields of a mixture of experts."""
+    return {
+        "num_experts": _num_experts(hf),
+        "experts_per_token": hf["num_experts_per_tok"],
+        "norm_topk_prob": bool(hf.get("norm_topk_prob", False)),
+    }
+
+
+def _num_experts(hf: dict) -> int:
+    """Transformers 4 writes num_experts, 5 num_local_experts."""
+    return hf.get("num_local_experts", hf.get("num_experts", 128))
 
 
 def _rope(hf: dict) -> tuple[Rope, list[str]]:

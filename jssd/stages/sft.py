@@ -87,7 +87,7 @@ def _batches(run: Run, drawn: list[samples.Sample], writer) -> pipeline.Batches:
         seq_len=config.train.seq_len,
         global_batch_size=config.train.global_batch_size,
         seed=config.train.seed,
-        packing=config.train.packing,
+        packing=config.train.packing == "packed",
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )

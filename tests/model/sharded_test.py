@@ -71,7 +71,7 @@ def test_forward_and_gradients_do_not_depend_on_the_mesh(cfg, meshes):
             logits, grads = _forward_and_gradients(
                 cfg, placed, place(tokens_BT), place(segment_ids_BT)
             )
-            assert logits.sharding.spec == jax.P(("data", "fsdp"), None, "tensor")
+            assert logits.sharding.spec == jax.P(("data", "fsdp", "expert"), None, "tensor")
         jax.tree.map(_assert_close, (logits, grads), wanted)
 
 
@@ -106,7 +106,7 @@ def test_a_mesh_that_does_not_divide_the_model_is_refused_with_every_reason():
         transformer.init_params(cfg, jax.random.key(0))
     assert str(caught.value) == (
         "num_kv_heads=1 must be a multiple of mesh tensor=2; mlp_dim=31 must be a multiple of mesh "
-        "tensor=2; embed_dim=18 must be a multiple of mesh fsdp=4. "
+        "tensor=2; embed_dim=18 must be a multiple of mesh fsdp*expert*context=4. "
         "Choose a mesh whose axes divide these sizes."
     )
     transformer.abstract_params(cfg)  # Without a mesh nothing has to divide.
@@ -117,8 +117,10 @@ def test_one_size_of_the_mesh_may_be_left_open():
         "data": 1,
         "fsdp": 4,
         "tensor": 2,
+        "expert": 1,
+        "context": 1,
     }
-    assert dict(_mesh(1, 1, 1).shape) == {"data": 1, "fsdp": 1, "tensor": 1}
+    assert set(_mesh(1, 1, 1).shape.values()) == {1}
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 3), (-1, 3, 1), (2, 2, 1)])
@@ -130,8 +132,8 @@ def test_a_mesh_that_misses_the_devices_is_refused(sizes):
 def test_specs_are_looked_up_strictly():
     assert sharding.spec("batch", None, "mlp") is None  # No mesh.
     with jax.set_mesh(_mesh(1, 4, 2)):
-        assert sharding.spec("batch", None, "mlp") == jax.P(("data", "fsdp"), None, "tensor")
-        assert sharding.spec("layers", "embed", "heads") == jax.P(None, "fsdp", "tensor")
+        assert sharding.spec("batch", None, "mlp") == jax.P(("data", "fsdp", "expert"), None, "tensor")
+        assert sharding.spec("layers", "embed", "heads") == jax.P(None, ("fsdp", "expert", "context"), "tensor")
     with pytest.raises(KeyError, match="head"):
         sharding.spec("head")
 

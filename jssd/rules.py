@@ -1,0 +1,173 @@
+"""The rules of `config.py`: what each knob may hold, checked once before anything is done."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+from jssd.config import (
+    ATTENTION,
+    CACHE_DTYPES,
+    PACKING,
+    REMAT,
+    TRAIN_ATTENTION,
+    Config,
+)
+
+
+def validate(config: Config) -> None:
+    """Raises one ValueError that lists every broken rule: the field, its value and the way out."""
+    errors = []
+
+    def read(name: str) -> Any:
+        return functools.reduce(getattr, name.split("."), config)
+
+    def rule(ok: bool, name: str, must: str) -> None:
+        if not ok:
+            errors.append(f"{name}={read(name)!r} {must}.")
+
+    rule(
+        bool(config.model.path),
+        "model.path",
+        "must name a Hugging Face folder, a .gguf file or a hub id",
+    )
+    for name in ("model.dtype", "model.compute_dtype", "export.dtype"):
+        rule(read(name) in ("", "float32", "bfloat16"), name, "must be '', 'float32' or 'bfloat16'")
+    rule(
+        bool(config.prompts.source),
+        "prompts.source",
+        "must name the problems, e.g. tasks:train or a .jsonl file",
+    )
+    rule(config.engine.cache_tokens >= 0, "engine.cache_tokens", "must be 0 (room for all) or more")
+    bucket = config.engine.prompt_bucket
+    rule(
+        bucket < 1 or config.engine.prefill_chunk % math.lcm(bucket, 64) == 0,
+        "engine.prefill_chunk",
+        f"must be a multiple of engine.prompt_bucket={bucket} and of the cache's page, 64",
+    )
+    rule(
+        config.engine.attention in ATTENTION,
+        "engine.attention",
+        "must be auto, gather, ragged or triton",
+    )
+    rule(
+        config.engine.cache_dtype in CACHE_DTYPES,
+        "engine.cache_dtype",
+        "must be '', 'float32', 'bfloat16' or 'int8'",
+    )
+    rule(config.prompts.limit >= 0, "prompts.limit", "must be 0 (all) or more")
+    rule(config.prompts.repeat >= 1, "prompts.repeat", "must be at least 1")
+    errors.extend(_law_errors("sampling", config.sampling))
+    errors.extend(_law_errors("export", config.export))
+    for index, decode in enumerate(config.evaluate.decodes):
+        errors.extend(_law_errors(f"evaluate.decodes[{index}]", decode))
+    names = [decode.name for decode in config.evaluate.decodes]
+    if len(set(names)) < len(names):
+        errors.append(f"evaluate.decodes names {names} must differ from one another.")
+    if (config.evaluate.base_decode == "") != (config.evaluate.student_decode == ""):
+        errors.append("evaluate.base_decode and evaluate.student_decode must be set together.")
+    for model in ("base", "student"):
+        own = getattr(config.evaluate, f"{model}_decode")
+        scored = [law.name for law in config.evaluate.decodes if model in law.models]
+        if own and own not in scored:
+            errors.append(
+                f"evaluate.{model}_decode={own!r} must be one of {scored}, which score {model}."
+            )
+    for name in ("sampling.seed", "train.seed", "evaluate.seed"):
+        rule(read(name) >= 0, name, "must be 0 or more")
+    for name in (
+        "sampling.max_new_tokens",
+        "sampling.n",
+        "engine.slots",
+        "engine.prompt_bucket",
+        "engine.prefill_chunk",
+        "engine.decode_steps",
+        "train.num_steps",
+        "train.global_batch_size",
+        "train.seq_len",
+        "train.grad_accum",
+        "train.loss_chunk",
+        "train.unroll",
+        "train.log_every",
+        "train.save_every",
+        "train.keep_last",
+        "evaluate.n",
+        "evaluate.max_new_tokens",
+        "evaluate.workers",
+        "evaluate.bootstrap",
+        "evaluate.memory_mb",
+        "export.shard_bytes",
+        "seeds",
+    ):
+        rule(read(name) >= 1, name, "must be at least 1")
+    rule(
+        config.filter.truncated in ("keep", "no_eos", "drop"),
+        "filter.truncated",
+        "must be keep, no_eos or drop",
+    )
+    rule(
+        0 <= config.filter.drop_shortest_percent < 100,
+        "filter.drop_shortest_percent",
+        "must be in [0, 100)",
+    )
+    for name, words in (
+        ("train.remat", REMAT),
+        ("train.packing", PACKING),
+        ("train.attention", TRAIN_ATTENTION),
+        ("train.param_dtype", ("float32", "bfloat16")),
+        ("train.mu_dtype", ("float32", "bfloat16")),
+    ):
+        rule(read(name) in words, name, f"must be one of {', '.join(words)}")
+    rule(config.train.router_aux_loss >= 0, "train.router_aux_loss", "must be 0 (off) or more")
+    rule(config.train.learning_rate > 0, "train.learning_rate", "must be above 0")
+    rule(
+        0 <= config.train.final_learning_rate <= config.train.learning_rate,
+        "train.final_learning_rate",
+        "must be between 0 and train.learning_rate",
+    )
+    rule(
+        0 <= config.train.warmup_steps < config.train.num_steps,
+        "train.warmup_steps",
+        f"must be in [0, train.num_steps={config.train.num_steps})",
+    )
+    rule(config.train.clip_norm >= 0, "train.clip_norm", "must be 0 (off) or more")
+    rule(config.train.weight_decay >= 0, "train.weight_decay", "must be 0 or more")
+    rule(
+        config.train.global_batch_size % config.train.grad_accum == 0,
+        "train.global_batch_size",
+        f"must be a multiple of train.grad_accum={config.train.grad_accum}",
+    )
+    rule(
+        all(1 <= k <= config.evaluate.n for k in config.evaluate.ks) and bool(config.evaluate.ks),
+        "evaluate.ks",
+        f"must hold numbers between 1 and evaluate.n={config.evaluate.n}",
+    )
+    rule(
+        config.evaluate.sandbox in ("auto", "bwrap", "unshare", "uid", "rlimit"),
+        "evaluate.sandbox",
+        "must be auto, bwrap, unshare, uid or rlimit",
+    )
+    rule(config.evaluate.timeout > 0, "evaluate.timeout", "must be above 0 seconds")
+    rule(
+        config.evaluate.extraction in ("last_fence", "defining_fence"),
+        "evaluate.extraction",
+        "must be last_fence or defining_fence",
+    )
+    axes = dataclasses.asdict(config.mesh)
+    if any(size < 1 and size != -1 for size in axes.values()) or list(axes.values()).count(-1) > 1:
+        errors.append(
+            f"mesh={axes} must hold sizes of 1 or more, and at most one -1 (what is left)."
+        )
+    if errors:
+        raise ValueError("config: " + " ".join(errors))
+
+
+def _law_errors(where: str, law) -> list[str]:
+    """The rules of a sampling law, for any section that holds one."""
+    rules = (
+        (law.temperature >= 0, "temperature", "must be 0 (greedy) or more"),
+        (law.top_k >= 0, "top_k", "must be 0 (off) or more"),
+        (0 < law.top_p <= 1, "top_p", "must be in (0, 1]"),
+        (0 <= getattr(law, "min_p", 0.0) <= 1, "min_p", "must be in [0, 1]"),
+    )
+    return [f"{where}.{name}={getattr(law, name)!r} {must}." for ok, name, must in rules if not ok]
