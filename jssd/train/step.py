@@ -13,7 +13,7 @@ import optax
 from jssd.config import TrainConfig
 from jssd.model import transformer
 from jssd.model.config import ModelConfig
-from jssd.sharding import sharding
+from jssd.sharding import RULES, balanced_order, parts, sharding
 from jssd.train.loss import LossSums, response_loss
 from jssd.train.optimizer import learning_rate_schedule
 
@@ -70,22 +70,30 @@ def place_batch(batch: dict[str, np.ndarray], grad_accum: int) -> Batch:
         raise ValueError(
             f"a batch of {rows} rows must be a multiple of train.grad_accum={grad_accum}."
         )
-    shape = jax.sharding.get_abstract_mesh().shape
-    shards = shape.get("data", 1) * shape.get("fsdp", 1)
+    mesh = jax.sharding.get_abstract_mesh()
+    shards = parts(mesh, "batch")
     per_micro = rows * jax.process_count() // grad_accum
     if per_micro % shards:
         raise ValueError(
             f"train.global_batch_size={rows * jax.process_count()} gives {per_micro} rows to each "
             f"of train.grad_accum={grad_accum} micro-batches: must be a multiple of mesh "
-            f"data*fsdp={shards}. Change the batch, grad_accum, or the mesh."
+            f"{'*'.join(RULES['batch'])}={shards}. Change the batch, grad_accum, or the mesh."
         )
 
+    length, pieces = batch["inputs"].shape[1], parts(mesh, "seq")
+    if length % (2 * pieces) and pieces > 1:
+        raise ValueError(
+            f"train.seq_len={length} must be a multiple of {2 * pieces}, twice mesh "
+            f"context={pieces}. Change one of them."
+        )
+    order = balanced_order(length, pieces) if pieces > 1 else slice(None)
+
     def place(array: np.ndarray) -> jax.Array:
-        parts = array.reshape(grad_accum, rows // grad_accum, *array.shape[1:])
-        target = sharding(None, "batch", *(None,) * (array.ndim - 1))
+        micros = array[:, order].reshape(grad_accum, rows // grad_accum, *array.shape[1:])
+        target = sharding(None, "batch", "seq", *(None,) * (array.ndim - 2))
         if target is None:
-            return jnp.asarray(parts)
-        return jax.make_array_from_process_local_data(target, parts)
+            return jnp.asarray(micros)
+        return jax.make_array_from_process_local_data(target, micros)
 
     return {name: place(array) for name, array in batch.items()}
 
@@ -103,33 +111,29 @@ def make_train_step(
 
     Metrics, float32 scalars: `loss` (nats a response token), `kept_mass` (mean probability of the
     recorded supports; NaN if the batch has none), `compression` (mean -log KeptMass, nats: what the
-    supports cost of the loss), `grad_norm` (before clipping), `learning_rate`, `response_tokens`,
+    supports cost of the loss), `router_aux_loss` (`moe.balance_loss`, whether it is trained on or
+    not; 0 without experts), `grad_norm` (before clipping), `learning_rate`, `response_tokens`,
     `unsupported_tokens` (response tokens without a recorded support), `tokens` (without padding)
     and `attention_pairs` (for `flops.train_flops`).
     """
     schedule = learning_rate_schedule(train_config)
 
-    def micro_loss(params: dict, micro: Batch) -> tuple[jax.Array, LossSums]:
-        x_BTD = transformer.hidden(
-            params,
-            cfg,
-            micro["inputs"],
-            micro["positions"],
-            micro["segment_ids"],
-            dtype=compute_dtype,
-            remat=train_config.remat,
-        )
+    def micro_loss(params: dict, micro: Batch) -> tuple[jax.Array, tuple[LossSums, jax.Array]]:
+        x_BTD, balance = transformer.forward(
+            params, cfg, micro["inputs"], micro["positions"], micro["segment_ids"],
+            dtype=compute_dtype, remat=train_config.remat, unroll=train_config.unroll,
+            attend=train_config.attention, packed=train_config.packing == "packed",
+        )  # fmt: skip
         sums = response_loss(
-            x_BTD,
-            transformer.head(params),
-            micro["targets"],
-            micro["loss_mask"],
-            micro["support_ids"],
+            x_BTD, transformer.head(params),
+            micro["targets"], micro["loss_mask"], micro["support_ids"],
             chunk=train_config.loss_chunk,
-        )
-        return sums.nll, sums
+        )  # fmt: skip
+        # Weighed by response tokens, so that the division by all of them leaves the mean.
+        balance = jnp.float32(0) if balance is None else balance * sums.tokens
+        return sums.nll + train_config.router_aux_loss * balance, (sums, balance)
 
-    def gradients(params: dict, batch: Batch) -> tuple[dict, LossSums]:
+    def gradients(params: dict, batch: Batch) -> tuple[dict, tuple[LossSums, jax.Array]]:
         def add(carry, micro):
             (_, sums), grads = jax.value_and_grad(micro_loss, has_aux=True)(params, micro)
             grads = jax.tree.map(lambda grad: grad.astype(jnp.float32), grads)
@@ -137,11 +141,12 @@ def make_train_step(
 
         zero_grads = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
         zero_sums = LossSums(*(jnp.zeros((), jnp.float32) for _ in LossSums._fields))
-        return jax.lax.scan(add, (zero_grads, zero_sums), batch)[0]
+        zeros = (zero_grads, (zero_sums, jnp.zeros((), jnp.float32)))
+        return jax.lax.scan(add, zeros, batch)[0]
 
     @functools.partial(jax.jit, donate_argnums=0)
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        grads, sums = gradients(state.params, batch)
+        grads, (sums, balance) = gradients(state.params, batch)
         tokens = jnp.maximum(sums.tokens, 1.0)
         grads = jax.tree.map(lambda grad: grad / tokens, grads)
         loss, grad_norm = sums.nll / tokens, optax.tree.norm(grads)
@@ -155,6 +160,7 @@ def make_train_step(
             "loss": loss,
             "kept_mass": sums.kept_mass / sums.supported_tokens,
             "compression": -sums.log_kept_mass / sums.supported_tokens,
+            "router_aux_loss": balance / tokens,
             "grad_norm": grad_norm,
             "learning_rate": jnp.asarray(schedule(state.step)),
             "response_tokens": sums.tokens,
