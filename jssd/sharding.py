@@ -106,12 +106,23 @@ def decode_spec(spec: jax.sharding.PartitionSpec) -> jax.sharding.PartitionSpec:
 
 def spec(*axes: str | None) -> jax.sharding.PartitionSpec | None:
     """PartitionSpec of logical axes on the mesh in force, or None without an explicit one of
-    several devices. A misspelt axis is a KeyError."""
+    several devices.
+
+    Raises:
+      KeyError: a misspelt axis.
+      ValueError: two of the axes lie on one mesh axis.
+    """
     rules = [() if axis is None else RULES[axis] for axis in axes]
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.size <= 1 or jax.sharding.AxisType.Explicit not in mesh.axis_types:
         return None
     kept = [tuple(name for name in rule if name in mesh.shape) for rule in rules]
+    used = [name for rule in kept for name in rule]
+    if twice := [name for name in dict.fromkeys(used) if used.count(name) > 1]:
+        raise ValueError(
+            f"an array of axes {axes} lies twice on mesh axis {', '.join(twice)}. "
+            "Give its axes rules in sharding.RULES that do not overlap."
+        )
     return jax.sharding.PartitionSpec(
         *(rule[0] if len(rule) == 1 else rule or None for rule in kept)
     )
@@ -122,7 +133,7 @@ def sharding(*axes: str | None) -> jax.sharding.Sharding | None:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or jax.sharding.AxisType.Explicit not in mesh.axis_types:
         return None
-    entries = spec(*axes) or jax.sharding.PartitionSpec()
+    entries = spec(*axes) or jax.sharding.PartitionSpec(*(None for _ in axes))
     return jax.sharding.NamedSharding(jax.sharding.get_mesh(), entries)
 
 
@@ -170,10 +181,20 @@ def shards(*axes: str) -> int:
     return math.prod(mesh.shape[name] for name in over(*axes))
 
 
+# Axis by axis: compilers make a reduce-scatter over several axes of a mesh an all-reduce of the
+# whole, and the transpose of a gather is such a one.
 def gather(x: jax.Array, number: int, axis: str) -> jax.Array:
     """All of `x` along its axis `number`, which lies on logical `axis`."""
-    names = over(axis)
-    return jax.lax.all_gather(x, names, axis=number, tiled=True) if names else x
+    for name in reversed(over(axis)):
+        x = jax.lax.all_gather(x, name, axis=number, tiled=True)
+    return x
+
+
+def scatter(x: jax.Array, number: int, axis: str) -> jax.Array:
+    """This shard's part, along axis `number`, of the sum of `x` over the shards of `axis`."""
+    for name in over(axis):
+        x = jax.lax.psum_scatter(x, name, scatter_dimension=number, tiled=True)
+    return x
 
 
 def total(x: Any, *axes: str) -> Any:

@@ -22,6 +22,7 @@ from jssd.sharding import (
     on_shards,
     over,
     parts,
+    scatter,
     sharding,
     shards,
     spec,
@@ -138,9 +139,7 @@ def _look_up_backward(dtype: str, kept, dx_BTD: jax.Array):
     ids_BT, mine_BT = _own_ids(tokens_BT, V)
     dtable_VD = jnp.zeros((V, D * shards("embed")), jnp.float32)
     dtable_VD = dtable_VD.at[ids_BT].add(jnp.where(mine_BT[..., None], dx_BTD, 0))
-    if names := over("embed"):
-        dtable_VD = jax.lax.psum_scatter(dtable_VD, names, scatter_dimension=1, tiled=True)
-    return dtable_VD.astype(table_VD.dtype), None
+    return scatter(dtable_VD, 1, "embed").astype(table_VD.dtype), None
 
 
 def _look_up_forward(dtype: str, table_VD, tokens_BT):

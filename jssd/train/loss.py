@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jssd.sharding import gather, largest, on_shards, over, shards, total
+from jssd.sharding import gather, largest, on_shards, over, scatter, shards, total
 
 UNKNOWN_SUPPORT = -2  # First entry of `support_ids` where the draw's support was not recorded.
 
@@ -154,9 +154,7 @@ def _walk(chunk: int, x_BTD, head_DV, targets_BT, mask_BT, support_ids_BTU, *, w
         return sums, None
     dx_MD, dhead_DV = grads
     dhead_DV = dhead_DV.astype(head_DV.dtype)
-    if names := over("embed"):
-        dhead_DV = jax.lax.psum_scatter(dhead_DV, names, scatter_dimension=0, tiled=True)
-    return sums, (dx_MD.reshape(x_BTD.shape), dhead_DV)
+    return sums, (dx_MD.reshape(x_BTD.shape), scatter(dhead_DV, 0, "embed"))
 
 
 def _log_total(logits_CV: jax.Array) -> jax.Array:

@@ -3,10 +3,8 @@
 import dataclasses
 import json
 
-import jax
 import pytest
 
-from jssd.model import transformer
 from jssd.model.config import Llama3Scaling, ModelConfig, Rope, from_hf
 
 LLAMA = {
@@ -265,15 +263,6 @@ def test_settings_that_switch_nothing_on_are_accepted():
     full = {"layer_types": ["full_attention"] * 2, "use_sliding_window": True}
     assert from_hf(_config("qwen3", **full)) == from_hf(_config("qwen3"))
     assert from_hf(_config(hidden_act="swish", partial_rotary_factor=1.0)) == from_hf(LLAMA)
-
-
-def test_a_mixture_of_experts_is_read_but_not_built():
-    cfg = from_hf(_moe())
-    assert (cfg.family, cfg.qk_norm) == ("qwen3_moe", True)
-    with pytest.raises(ValueError, match="'qwen3_moe': the mixture-of-experts block is not impl"):
-        transformer.init_params(cfg, jax.random.key(0))
-    with pytest.raises(ValueError, match="mixture-of-experts"):
-        transformer.abstract_params(cfg)
 
 
 def test_config_is_frozen():

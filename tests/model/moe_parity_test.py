@@ -10,8 +10,6 @@ import pytest
 from jssd.model import transformer
 from jssd.weights import hf, names
 
-pytest.importorskip("jssd.model.moe")
-
 SIZES = {
     "vocab_size": 96,
     "hidden_size": 32,

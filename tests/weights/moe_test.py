@@ -21,8 +21,6 @@ from jssd.weights.checkpoint import Checkpointer
 from jssd.weights.files import TensorFiles
 from jssd.weights.fingerprint import fingerprint
 
-pytest.importorskip("jssd.model.moe")
-
 LAYERS, EXPERTS, WIDTH, MLP = 3, 8, 16, 24
 SIZES = {
     "vocab_size": 64,
