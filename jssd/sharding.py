@@ -107,6 +107,21 @@ def sharding(*axes: str | None) -> jax.sharding.Sharding | None:
     return jax.sharding.NamedSharding(jax.sharding.get_mesh(), entries)
 
 
+def batch_shards() -> tuple[list[int], int]:
+    """Which shards of the batch axis this process's devices hold, rising, and how many there are.
+
+    ([0], 1) without a mesh. Processes that share rows, and split weights, heads or time among them,
+    hold the same shards.
+    """
+    rows = sharding("batch")
+    if rows is None:
+        return [0], 1
+    mesh = jax.sharding.get_abstract_mesh()
+    count = int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
+    held = rows.addressable_devices_indices_map((count,)).values()
+    return sorted({index[0].indices(count)[0] for index in held if index is not None}), count
+
+
 def check_divisible(sizes: dict[str, tuple[int, str]]) -> None:
     """Refuses sizes that the mesh in force cannot split.
 

@@ -1,9 +1,12 @@
-"""One optimizer step: gradients over micro-batches, one division, one update."""
+"""One optimizer step: gradients over micro-batches, one division, one update.
+
+Micro-batches may differ in length (packing "bucketed"), so a step is not one program but a few: one
+that adds a micro-batch's gradients, compiled for each length, and one that updates.
+"""
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +16,9 @@ import optax
 from jssd.config import TrainConfig
 from jssd.model import transformer
 from jssd.model.config import ModelConfig
-from jssd.sharding import sharding
+from jssd.sharding import batch_shards, check_divisible, sharding
 from jssd.train.loss import LossSums, response_loss
-from jssd.train.optimizer import learning_rate_schedule
+from jssd.train.optimizer import Optimizer, learning_rate_schedule
 
 
 @functools.partial(
@@ -28,23 +31,57 @@ class TrainState:
     """All that an update reads and writes."""
 
     params: dict
-    opt_state: Any  # Of `make_optimizer`: moments like `params`, and counters.
+    opt_state: Any  # Of `make_optimizer`: moments like `params`, counters, perhaps a master.
     step: jax.Array  # int32 scalar: updates applied so far.
 
 
-Batch = dict[str, jax.Array]
+MicroBatch = dict[str, jax.Array]
+Batch = list[MicroBatch]
 Metrics = dict[str, jax.Array]
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def init_state(params: dict, optimizer: optax.GradientTransformation) -> TrainState:
-    """State before the first update. It holds `params` themselves: the first step donates them."""
-    opt_state, step = jax.jit(lambda p: (optimizer.init(p), jnp.zeros((), jnp.int32)))(params)
-    return TrainState(params, opt_state, step)
+class Totals(NamedTuple):
+    """Float32 sums over the micro-batches of a step so far."""
+
+    grads: dict  # Like the weights, and sharded as they are.
+    loss: LossSums
+    tokens: jax.Array  # Without padding.
+    attention_pairs: jax.Array  # For `flops.train_flops`.
 
 
-def abstract_state(params: dict, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state's shapes, dtypes and (under a mesh) shardings, from those of `params`."""
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """One step: (state, batch of `place_batch`) to (state, metrics). The state is donated.
+
+    The parts are jitted; they are apart to be looked at, compiled ahead, or measured.
+    """
+
+    zeros: jax.stages.Wrapped  # Weights -> totals of nothing.
+    # (totals or None, weights, micro-batch) -> totals with the micro-batch. The totals are donated.
+    add: jax.stages.Wrapped
+    update: jax.stages.Wrapped  # (state, totals) -> (state, metrics). The state is donated.
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        # With one micro-batch its gradients are the totals: no second copy of them is made.
+        totals = self.zeros(state.params) if len(batch) > 1 else None
+        for micro in batch:
+            totals = self.add(totals, state.params, micro)
+        return self.update(state, totals)
+
+
+def init_state(params: dict, optimizer: Optimizer) -> TrainState:
+    """State before the first update, of float32 `params`, which are donated."""
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def init(params: dict) -> TrainState:
+        weights, opt_state = optimizer.init(params)
+        return TrainState(weights, opt_state, jnp.zeros((), jnp.int32))
+
+    return init(params)
+
+
+def abstract_state(params: dict, optimizer: Optimizer) -> TrainState:
+    """The state's shapes, dtypes and (under a mesh) shardings, from those of float32 `params`."""
     state = jax.eval_shape(lambda p: init_state(p, optimizer), params)
     if sharding() is None:
         return state
@@ -57,46 +94,40 @@ def abstract_state(params: dict, optimizer: optax.GradientTransformation) -> Tra
     return jax.tree.map(concrete, state)
 
 
-def place_batch(batch: dict[str, np.ndarray], grad_accum: int) -> Batch:
-    """Host rows [rows, ...] as device arrays [grad_accum, rows / grad_accum, ...].
+def place_batch(batch: list[dict[str, np.ndarray]]) -> Batch:
+    """Micro-batches of host rows [rows, ...] as device arrays of all processes' rows.
 
-    With a mesh, rows of each micro-batch are split over its batch axes; each process gives its own.
+    With a mesh, rows are split over its batch axes; each process gives those of its `batch_shards`.
 
     Raises:
-      ValueError: the rows cannot be split into `grad_accum` parts, or a part over the mesh.
+      ValueError: the mesh cannot split the rows of a micro-batch.
     """
-    rows = len(batch["inputs"])
-    if rows % grad_accum:
-        raise ValueError(
-            f"a batch of {rows} rows must be a multiple of train.grad_accum={grad_accum}."
-        )
-    shape = jax.sharding.get_abstract_mesh().shape
-    shards = shape.get("data", 1) * shape.get("fsdp", 1)
-    per_micro = rows * jax.process_count() // grad_accum
-    if per_micro % shards:
-        raise ValueError(
-            f"train.global_batch_size={rows * jax.process_count()} gives {per_micro} rows to each "
-            f"of train.grad_accum={grad_accum} micro-batches: must be a multiple of mesh "
-            f"data*fsdp={shards}. Change the batch, grad_accum, or the mesh."
-        )
+    shards, count = batch_shards()
+    return [_place_micro(micro, count / len(shards)) for micro in batch]
+
+
+def _place_micro(micro: dict[str, np.ndarray], share: float) -> MicroBatch:
+    """One micro-batch on the devices; all processes together hold `share` times its rows."""
+    rows = round(len(micro["inputs"]) * share)
+    check_divisible({"rows of a micro-batch (global_batch_size/grad_accum)": (rows, "batch")})
 
     def place(array: np.ndarray) -> jax.Array:
-        parts = array.reshape(grad_accum, rows // grad_accum, *array.shape[1:])
-        target = sharding(None, "batch", *(None,) * (array.ndim - 1))
+        target = sharding("batch", *(None,) * (array.ndim - 1))
         if target is None:
-            return jnp.asarray(parts)
-        return jax.make_array_from_process_local_data(target, parts)
+            return jnp.asarray(array)
+        shape = (rows, *array.shape[1:])
+        return jax.make_array_from_process_local_data(target, array, shape)
 
-    return {name: place(array) for name, array in batch.items()}
+    return {name: place(array) for name, array in micro.items()}
 
 
 def make_train_step(
     cfg: ModelConfig,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     train_config: TrainConfig,
     compute_dtype=None,
 ) -> TrainStep:
-    """The jitted step: (state, batch of `place_batch`) to (state, metrics). The state is donated.
+    """The step of a model under an optimizer.
 
     The loss is the mean over the response tokens of all micro-batches together, so it does not
     depend on how they were cut. A step whose loss or gradient norm is not finite changes nothing.
@@ -109,7 +140,7 @@ def make_train_step(
     """
     schedule = learning_rate_schedule(train_config)
 
-    def micro_loss(params: dict, micro: Batch) -> tuple[jax.Array, LossSums]:
+    def micro_loss(params: dict, micro: MicroBatch) -> tuple[jax.Array, LossSums]:
         x_BTD = transformer.hidden(
             params,
             cfg,
@@ -129,28 +160,35 @@ def make_train_step(
         )
         return sums.nll, sums
 
-    def gradients(params: dict, batch: Batch) -> tuple[dict, LossSums]:
-        def add(carry, micro):
-            (_, sums), grads = jax.value_and_grad(micro_loss, has_aux=True)(params, micro)
-            grads = jax.tree.map(lambda grad: grad.astype(jnp.float32), grads)
-            return jax.tree.map(jnp.add, carry, (grads, sums)), None
-
-        zero_grads = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
-        zero_sums = LossSums(*(jnp.zeros((), jnp.float32) for _ in LossSums._fields))
-        return jax.lax.scan(add, (zero_grads, zero_sums), batch)[0]
+    @jax.jit
+    def zeros(params: dict) -> Totals:
+        zero = jnp.zeros((), jnp.float32)
+        grads = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
+        return Totals(grads, LossSums(*(zero for _ in LossSums._fields)), zero, zero)
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        grads, sums = gradients(state.params, batch)
+    def add(totals: Totals | None, params: dict, micro: MicroBatch) -> Totals:
+        (_, sums), grads = jax.value_and_grad(micro_loss, has_aux=True)(params, micro)
+        real = micro["segment_ids"] > 0
+        new = Totals(
+            jax.tree.map(lambda grad: grad.astype(jnp.float32), grads),
+            sums,
+            real.sum(dtype=jnp.float32),
+            # Positions restart with each sample, so position p sees p + 1 keys.
+            jnp.where(real, micro["positions"] + 1, 0).sum(dtype=jnp.float32),
+        )
+        return new if totals is None else jax.tree.map(jnp.add, totals, new)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def update(state: TrainState, totals: Totals) -> tuple[TrainState, Metrics]:
+        sums = totals.loss
         tokens = jnp.maximum(sums.tokens, 1.0)
-        grads = jax.tree.map(lambda grad: grad / tokens, grads)
+        grads = jax.tree.map(lambda grad: grad / tokens, totals.grads)
         loss, grad_norm = sums.nll / tokens, optax.tree.norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
+        params, opt_state = optimizer.apply(grads, state.opt_state, state.params)
         new = TrainState(params, opt_state, state.step + 1)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
-        real = batch["segment_ids"] > 0
         return new, {
             "loss": loss,
             "kept_mass": sums.kept_mass / sums.supported_tokens,
@@ -159,9 +197,8 @@ def make_train_step(
             "learning_rate": jnp.asarray(schedule(state.step)),
             "response_tokens": sums.tokens,
             "unsupported_tokens": sums.unsupported_tokens,
-            "tokens": real.sum(dtype=jnp.float32),
-            # Positions restart with each sample, so position p sees p + 1 keys.
-            "attention_pairs": jnp.where(real, batch["positions"] + 1, 0).sum(dtype=jnp.float32),
+            "tokens": totals.tokens,
+            "attention_pairs": totals.attention_pairs,
         }
 
-    return train_step
+    return TrainStep(zeros, add, update)
