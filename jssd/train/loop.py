@@ -154,7 +154,7 @@ class _Meter:
     def take(self) -> dict[str, float | None]:
         """Speeds since the last call: None where nothing was measured, by fixed keys."""
         rate = lambda amount: amount / self.seconds if self.steps else None
-        device = jax.devices()[0]
+        device = jax.local_devices()[0]  # Others' memory cannot be asked for.
         peak = flops.peak_flops(device.device_kind)
         per_device = rate(self.work / jax.device_count())
         if peak is not None:

@@ -120,7 +120,7 @@ def test_mfu_is_a_share_of_the_vendors_peak(toy, monkeypatch, kind, share):
         def memory_stats(self):
             return {"peak_bytes_in_use": 2**31}
 
-    monkeypatch.setattr(jax, "devices", lambda: [Device()])
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
     meter = loop._Meter(toy.cfg)
     meter.add({"tokens": 100.0, "response_tokens": 10.0, "attention_pairs": 1e3}, 0.5, 0.1)
     counted = meter.work / 0.5 / jax.device_count()
