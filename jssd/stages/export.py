@@ -17,7 +17,7 @@ def run(run: Run) -> None:
     they are bfloat16, the rounding of the optimizer's float32 master, whatever export.dtype.
     """
     config, folder = run.config, run.workdir / "export"
-    context.freeze_settings(run.workdir / "train", context.section(config, "filter", "train"))
+    context.freeze_settings(run.workdir / "train", context.trained(config))
     if folder.exists():
         return
     source = run.base_folder()

@@ -16,7 +16,7 @@ from jssd.weights.fingerprint import fingerprint
 def run(run: Run) -> None:
     """Trains from the newest checkpoint, or from the base, up to `train.num_steps`."""
     config = run.config
-    context.freeze_settings(run.workdir / "train", context.section(config, "filter", "train"))
+    context.freeze_settings(run.workdir / "train", context.trained(config))
     drawn = samples.read_folder(run.workdir / "samples")
     with run.writer("train") as writer, jax.set_mesh(run.mesh):
         cfg, params = run.load(run.base_folder(), "float32")  # The optimizer rounds them.
