@@ -1,11 +1,16 @@
-"""The mesh, and the one table from logical axes to mesh axes.
+"""The mesh, the one table from logical axes to mesh axes, and the collectives that follow from it.
 
 Arrays are described in logical words; `spec` turns them into a `PartitionSpec` for the mesh in
-force. Without a mesh `spec` is None, which every `out_sharding=` argument of JAX reads as "no
-constraint", so the same model code runs on one device with no mesh at all.
+force, or None without one. A training program runs on shards (`on_shards`): each device sees its
+own part of every array, and what moves between devices stands in the code as `gather` and `total`.
+So a gradient leaves as a reduce-scatter wherever a weight came in by an all-gather, by the
+transpose of the one being the other. Without a mesh both do nothing, and the same model code runs
+on one device.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,6 +29,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "embed": ("fsdp", "expert", "context"),
     "expert_embed": ("fsdp", "context"),  # Of a weight that has "experts" too.
     "experts": ("expert",),
+    "act_experts": (),  # The router's choices; "experts" is the axis of weights.
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
     "head_dim": (),
@@ -35,6 +41,9 @@ RULES: dict[str, tuple[str, ...]] = {
 
 def make_mesh(config: MeshConfig, devices: Sequence | None = None) -> jax.sharding.Mesh:
     """Builds the mesh with explicit axes; one size may be -1 and takes what is left.
+
+    Only axes of size 2 or more are in it (data alone if there is none): over an axis of size 1
+    compilers would still emit collectives, which copy.
 
     Raises:
       ValueError: the sizes do not multiply to the number of devices.
@@ -50,8 +59,15 @@ def make_mesh(config: MeshConfig, devices: Sequence | None = None) -> jax.shardi
             f"mesh {asked} must multiply to the {len(devices)} devices present. "
             f"Set one of config.mesh.{', '.join(MESH_AXES)} to -1."
         )
-    types = (jax.sharding.AxisType.Explicit,) * len(MESH_AXES)
-    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=types, devices=devices)
+    kept = {axis: size for axis, size in zip(MESH_AXES, sizes) if size > 1} or {"data": 1}
+    types = (jax.sharding.AxisType.Explicit,) * len(kept)
+    return jax.make_mesh(tuple(kept.values()), tuple(kept), axis_types=types, devices=devices)
+
+
+def parts(mesh: Any, *axes: str) -> int:
+    """Into how many parts a mesh, abstract or not, splits the logical axes."""
+    names = {name for axis in axes for name in RULES[axis]}
+    return math.prod(mesh.shape.get(name, 1) for name in names)
 
 
 def decode_mesh(mesh: jax.sharding.Mesh, local: bool = False) -> jax.sharding.Mesh:
@@ -67,12 +83,15 @@ def decode_mesh(mesh: jax.sharding.Mesh, local: bool = False) -> jax.sharding.Me
       ValueError: tensor reaches over several hosts, which sample each for themselves.
     """
     types = (jax.sharding.AxisType.Auto,) * 2
-    tensor_last = np.moveaxis(mesh.devices, MESH_AXES.index("tensor"), -1)
-    devices = tensor_last.reshape(-1, mesh.shape["tensor"])
+    tensor = mesh.shape.get("tensor", 1)
+    devices = mesh.devices
+    if tensor > 1:
+        devices = np.moveaxis(devices, mesh.axis_names.index("tensor"), -1)
+    devices = devices.reshape(-1, tensor)
     hosts = np.vectorize(lambda device: device.process_index, otypes=[int])(devices)
     if (hosts != hosts[:, :1]).any():
         raise ValueError(
-            f"mesh.tensor={mesh.shape['tensor']} reaches over several hosts, and each host samples "
+            f"mesh.tensor={tensor} reaches over several hosts, and each host samples "
             f"for itself. Lower it to at most {jax.local_device_count()}, the devices of a host."
         )
     if local:
@@ -86,24 +105,24 @@ def decode_spec(spec: jax.sharding.PartitionSpec) -> jax.sharding.PartitionSpec:
 
 
 def spec(*axes: str | None) -> jax.sharding.PartitionSpec | None:
-    """PartitionSpec of logical axes on the mesh in force, or None without an explicit one.
-
-    A misspelt axis is a KeyError.
-    """
+    """PartitionSpec of logical axes on the mesh in force, or None without an explicit one of
+    several devices. A misspelt axis is a KeyError."""
     rules = [() if axis is None else RULES[axis] for axis in axes]
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or jax.sharding.AxisType.Explicit not in mesh.axis_types:
+    if mesh.size <= 1 or jax.sharding.AxisType.Explicit not in mesh.axis_types:
         return None
+    kept = [tuple(name for name in rule if name in mesh.shape) for rule in rules]
     return jax.sharding.PartitionSpec(
-        *(rule[0] if len(rule) == 1 else rule or None for rule in rules)
+        *(rule[0] if len(rule) == 1 else rule or None for rule in kept)
     )
 
 
 def sharding(*axes: str | None) -> jax.sharding.Sharding | None:
-    """NamedSharding of logical axes on the mesh in force, or None without one."""
-    entries = spec(*axes)
-    if entries is None:
+    """NamedSharding of logical axes on the mesh in force, or None without an explicit one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or jax.sharding.AxisType.Explicit not in mesh.axis_types:
         return None
+    entries = spec(*axes) or jax.sharding.PartitionSpec()
     return jax.sharding.NamedSharding(jax.sharding.get_mesh(), entries)
 
 
@@ -116,10 +135,84 @@ def batch_shards() -> tuple[list[int], int]:
     rows = sharding("batch")
     if rows is None:
         return [0], 1
-    mesh = jax.sharding.get_abstract_mesh()
-    count = int(np.prod([mesh.shape[axis] for axis in RULES["batch"]]))
+    count = parts(jax.sharding.get_abstract_mesh(), "batch")
     held = rows.addressable_devices_indices_map((count,)).values()
     return sorted({index[0].indices(count)[0] for index in held if index is not None}), count
+
+
+def on_shards(function: Callable, in_axes: tuple, out_axes: Any) -> Callable:
+    """`function` run on each device's shards of its arguments, or as it is without a mesh.
+
+    Args:
+      function: of arrays, or trees of them, as one device sees them.
+      in_axes: per argument a tuple of logical axes for all its leaves, or None for "as it lies".
+      out_axes: tree like the result with tuples of logical axes for leaves; a result that is the
+        same on several devices must be computed alike on them.
+
+    Gradients of what several devices share are summed over them.
+    """
+    if spec() is None:
+        return function
+
+    def call(*args):
+        is_axes = lambda node: (
+            isinstance(node, tuple) and all(axis is None or isinstance(axis, str) for axis in node)
+        )
+        where = tuple(
+            jax.tree.map(lambda leaf: jax.typeof(leaf).sharding.spec, arg)
+            if axes is None
+            else spec(*axes)
+            for arg, axes in zip(args, in_axes)
+        )
+        out = jax.tree.map(lambda axes: spec(*axes), out_axes, is_leaf=is_axes)
+        # The checks of `check_vma` refuse the attention kernels that ship in JAX.
+        return jax.shard_map(function, in_specs=where, out_specs=out, check_vma=False)(*args)
+
+    return call
+
+
+def over(*axes: str) -> tuple[str, ...]:
+    """Mesh axes that split the logical axes on the shards of `on_shards`; none elsewhere."""
+    mesh = jax.sharding.get_abstract_mesh()
+    names = dict.fromkeys(name for axis in axes for name in RULES[axis])
+    return tuple(name for name in names if name in mesh.manual_axes)
+
+
+def shards(*axes: str) -> int:
+    """Into how many parts the logical axes are split on the shards of `on_shards`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return math.prod(mesh.shape[name] for name in over(*axes))
+
+
+def gather(x: jax.Array, number: int, axis: str) -> jax.Array:
+    """All of `x` along its axis `number`, which lies on logical `axis`."""
+    names = over(axis)
+    return jax.lax.all_gather(x, names, axis=number, tiled=True) if names else x
+
+
+def total(x: Any, *axes: str) -> Any:
+    """Sum of each leaf over the shards that split the logical axes."""
+    names = over(*axes)
+    return jax.lax.psum(x, names) if names else x
+
+
+def largest(x: jax.Array, *axes: str) -> jax.Array:
+    """Maximum over the shards that split the logical axes. It has no gradient."""
+    names = over(*axes)
+    x = jax.lax.stop_gradient(x)
+    return jax.lax.pmax(x, names) if names else x
+
+
+def balanced_order(length: int, count: int) -> np.ndarray:
+    """Which token of a row lies at each place when `count` devices share the row, [length] int.
+
+    Causal attention costs more for later tokens; so the row is cut into twice as many pieces and
+    device i holds pieces i and 2 * count - 1 - i.
+    """
+    pieces = np.arange(length).reshape(2 * count, -1)
+    first = np.arange(count)
+    pairs = np.stack([first, 2 * count - 1 - first], axis=1).ravel()
+    return pieces[pairs if count > 1 else [0, 1]].ravel()
 
 
 def check_divisible(sizes: dict[str, tuple[int, str]]) -> None:
@@ -136,9 +229,9 @@ def check_divisible(sizes: dict[str, tuple[int, str]]) -> None:
         return
     errors = []
     for name, (size, axis) in sizes.items():
-        names = RULES[axis]
-        parts = int(np.prod([mesh.shape[axis_name] for axis_name in names], dtype=int))
-        if size % parts:
-            errors.append(f"{name}={size} must be a multiple of mesh {'*'.join(names)}={parts}")
+        count = parts(mesh, axis)
+        if size % count:
+            words = "*".join(rule for rule in RULES[axis] if rule in mesh.shape)
+            errors.append(f"{name}={size} must be a multiple of mesh {words}={count}")
     if errors:
         raise ValueError("; ".join(errors) + ". Choose a mesh whose axes divide these sizes.")

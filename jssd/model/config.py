@@ -72,6 +72,7 @@ _DEFAULTS = {
         "max_position_embeddings": 32768,
         "rms_norm_eps": 1e-6,
         "moe_intermediate_size": 768,
+        "num_experts": 128,
         "num_experts_per_tok": 8,
     },
 }
@@ -92,10 +93,11 @@ def from_hf(hf: dict) -> ModelConfig:
         )
     given = hf
     hf = {**_DEFAULTS[family], **{key: value for key, value in hf.items() if value is not None}}
+    width = "moe_intermediate_size" if family == "qwen3_moe" else "intermediate_size"
     required = (
         "vocab_size",
         "hidden_size",
-        "intermediate_size",
+        width,
         "num_hidden_layers",
         "num_attention_heads",
     )
@@ -106,6 +108,8 @@ def from_hf(hf: dict) -> ModelConfig:
         errors.append("num_key_value_heads is missing")
     rope, rope_errors = _rope(hf)
     errors += rope_errors + _refusals(hf, family)
+    if family == "qwen3_moe":
+        errors += _moe_refusals(hf)
     if errors:
         raise ValueError(f"config.json ({family}): " + "; ".join(errors) + ".")
     num_heads = hf["num_attention_heads"]
@@ -120,7 +124,7 @@ def from_hf(hf: dict) -> ModelConfig:
         family=family,
         vocab_size=hf["vocab_size"],
         embed_dim=hf["hidden_size"],
-        mlp_dim=hf["moe_intermediate_size" if family == "qwen3_moe" else "intermediate_size"],
+        mlp_dim=hf[width],
         num_layers=hf["num_hidden_layers"],
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
@@ -150,7 +154,7 @@ def _experts(hf: dict) -> dict:
 
 def _num_experts(hf: dict) -> int:
     """Transformers 4 writes num_experts, 5 num_local_experts."""
-    return hf.get("num_local_experts", hf.get("num_experts", 128))
+    return hf.get("num_local_experts", hf["num_experts"])
 
 
 def _rope(hf: dict) -> tuple[Rope, list[str]]:
@@ -188,7 +192,7 @@ def _refusals(hf: dict, family: str) -> list[str]:
         (
             # transformers gives layers at or above max_window_layers the window: none if that is
             # all layers.
-            family != "llama"
+            family in ("qwen2", "qwen3")
             and bool(hf.get("use_sliding_window"))
             and "layer_types" not in hf
             and hf.get("max_window_layers", 28) < hf.get("num_hidden_layers", 0),
@@ -202,6 +206,33 @@ def _refusals(hf: dict, family: str) -> list[str]:
             _rope_settings(hf).get("partial_rotary_factor", hf.get("partial_rotary_factor", 1.0))
             != 1.0,
             "partial_rotary_factor other than 1 is not supported",
+        ),
+    )
+    return [text for wrong, text in rules if wrong]
+
+
+def _moe_refusals(hf: dict) -> list[str]:
+    """What a mixture of experts may ask for and is not implemented, each by its own name."""
+    active, num_experts = hf["num_experts_per_tok"], _num_experts(hf)
+    step, dense_layers = hf.get("decoder_sparse_step", 1), hf.get("mlp_only_layers")
+    rules = (
+        (
+            not 1 <= active <= num_experts,
+            f"num_experts_per_tok={active} must lie between 1 and the {num_experts} experts",
+        ),
+        (step != 1, f"decoder_sparse_step={step} is not supported: every layer must have experts"),
+        (
+            bool(dense_layers),
+            f"mlp_only_layers={dense_layers} is not supported: every layer must have experts",
+        ),
+        (
+            # For all layers, whatever max_window_layers and layer_types say.
+            bool(hf.get("use_sliding_window")),
+            "sliding window attention (use_sliding_window) is not supported",
+        ),
+        *(
+            (bool(hf.get(name)), f"shared experts ({name}={hf.get(name)}) are not supported")
+            for name in ("shared_expert_intermediate_size", "n_shared_experts")
         ),
     )
     return [text for wrong, text in rules if wrong]

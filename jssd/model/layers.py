@@ -7,9 +7,9 @@ heads, G query heads per KV head, H head size, V vocab, L layers.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
 from jssd.model.config import Rope
-from jssd.sharding import spec
 
 # A masked score. Finite, so that a row with no visible key (padding) gives a uniform mix rather
 # than NaN.
@@ -139,20 +139,10 @@ def attend_pages(
     return out_BTNH.astype(q_BTNH.dtype)
 
 
-def causal_mask(segment_ids_BT: jax.Array) -> jax.Array:
-    """Bool [B, T, T]: a query sees itself and earlier keys of its own segment; 0 is padding."""
-    T = segment_ids_BT.shape[1]
-    earlier_TS = np.tril(np.ones((T, T), bool))
-    same_BTS = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
-    return same_BTS & earlier_TS & (segment_ids_BT > 0)[:, :, None]
-
-
-def project(
-    x: jax.Array, weight: jax.Array, einsum: str, out_axes: tuple, bias: jax.Array | None
-) -> jax.Array:
-    """`x` times `weight` in the dtype of `x`, plus `bias`; the result is laid out on `out_axes`."""
-    y = jnp.einsum(einsum, x, weight.astype(x.dtype), out_sharding=spec(*out_axes))
-    return y if bias is None else y + bias.astype(x.dtype)
+def project(x: jax.Array, weight: jax.Array, einsum: str, bias: jax.Array | None) -> jax.Array:
+    """`x` times `weight` in the dtype of `x`, plus `bias`. Remat policies know it as "product"."""
+    y = jnp.einsum(einsum, x, weight)
+    return checkpoint_name(y if bias is None else y + bias.astype(x.dtype), "product")
 
 
 def swiglu(gate: jax.Array, up: jax.Array) -> jax.Array:

@@ -1,150 +1,57 @@
 """A decoder-only transformer over a plain dict of weights.
 
 Weights at rest are `params`, a nested dict whose `blocks` are stacked on a leading layer axis;
-weights at work are the NNX modules below. This is the only file that crosses that line. For
-decoding, `unstack` turns the stacked blocks into a tuple of one dict per layer: a CPU then reads
-each weight in place instead of copying a layer out of the stack at every step.
+weights at work are the NNX modules of `blocks.py`. For decoding, `unstack` turns the stacked blocks
+into a tuple of one dict per layer: a CPU then reads each weight in place instead of copying a layer
+out of the stack at every step.
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
-from jssd.model import layers
+from jssd.model import attention, layers, moe
+from jssd.model.blocks import INIT_STD, Attend, Block
 from jssd.model.config import ModelConfig
-from jssd.sharding import check_divisible, sharding, spec
+from jssd.sharding import (
+    check_divisible,
+    gather,
+    on_shards,
+    over,
+    parts,
+    sharding,
+    shards,
+    spec,
+    total,
+)
 
 Params = dict
-# Attention of one layer as the caller wants it: (q_BTNH, k_BTKH, v_BTKH) -> (out_BTNH, what to
-# keep, e.g. the cache).
-Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, object]]
-
-INIT_STD = 0.02
-
-
-def _weight(rngs: nnx.Rngs, shape: tuple[int, ...], *axes: str) -> nnx.Param:
-    return nnx.Param(INIT_STD * jax.random.normal(rngs.params(), shape), axes=axes)
-
-
-def _constant(value: float, shape: tuple[int, ...], *axes: str) -> nnx.Param:
-    return nnx.Param(jnp.full(shape, value), axes=axes)
-
-
-def _gathered(weight: nnx.Param, *axes: str | None) -> jax.Array:
-    """The weight with its embed axis gathered from the fsdp shards; other axes keep their place."""
-    value = weight[...]
-    target = spec(*axes)
-    return value if target is None else jax.reshard(value, target)
-
-
-class Attention(nnx.Module):
-    """Weights of grouped-query attention."""
-
-    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
-        D, N, K, H = cfg.embed_dim, cfg.num_heads, cfg.num_kv_heads, cfg.head_dim
-        self.cfg = cfg
-        self.q = _weight(rngs, (D, N, H), "embed", "heads", "head_dim")
-        self.k = _weight(rngs, (D, K, H), "embed", "kv_heads", "head_dim")
-        self.v = _weight(rngs, (D, K, H), "embed", "kv_heads", "head_dim")
-        self.o = _weight(rngs, (N, H, D), "heads", "head_dim", "embed")
-        if cfg.qkv_bias:
-            self.q_bias = _constant(0.0, (N, H), "heads", "head_dim")
-            self.k_bias = _constant(0.0, (K, H), "kv_heads", "head_dim")
-            self.v_bias = _constant(0.0, (K, H), "kv_heads", "head_dim")
-        if cfg.o_bias:
-            self.o_bias = _constant(0.0, (D,), "act_embed")
-        if cfg.qk_norm:
-            self.q_norm = _constant(1.0, (H,), "head_dim")
-            self.k_norm = _constant(1.0, (H,), "head_dim")
-
-    def __call__(self, x_BTD: jax.Array, angles: tuple[jax.Array, jax.Array], attend: Attend):
-        cfg = self.cfg
-
-        def into_heads(name: str, axis: str, letter: str) -> jax.Array:
-            weight = _gathered(getattr(self, name), None, axis, None)
-            bias = getattr(self, f"{name}_bias")[...] if cfg.qkv_bias else None
-            return layers.project(
-                x_BTD, weight, f"BTD,D{letter}H->BT{letter}H", ("batch", None, axis, None), bias
-            )
-
-        q_BTNH = into_heads("q", "heads", "N")
-        k_BTKH = into_heads("k", "kv_heads", "K")
-        v_BTKH = into_heads("v", "kv_heads", "K")
-        if cfg.qk_norm:
-            q_BTNH = layers.rms_norm(q_BTNH, self.q_norm[...], cfg.norm_eps)
-            k_BTKH = layers.rms_norm(k_BTKH, self.k_norm[...], cfg.norm_eps)
-        q_BTNH = layers.apply_rope(q_BTNH, angles)
-        k_BTKH = layers.apply_rope(k_BTKH, angles)
-        out_BTNH, kept = attend(q_BTNH, k_BTKH, v_BTKH)
-        bias = self.o_bias[...] if cfg.o_bias else None
-        o_NHD = _gathered(self.o, "heads", None, None)
-        return layers.project(out_BTNH, o_NHD, "BTNH,NHD->BTD", ("batch", None, None), bias), kept
-
-
-class Mlp(nnx.Module):
-    """Weights of the gated MLP."""
-
-    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
-        D, F = cfg.embed_dim, cfg.mlp_dim
-        self.cfg = cfg
-        self.gate = _weight(rngs, (D, F), "embed", "mlp")
-        self.up = _weight(rngs, (D, F), "embed", "mlp")
-        self.down = _weight(rngs, (F, D), "mlp", "embed")
-        if cfg.mlp_bias:
-            self.gate_bias = _constant(0.0, (F,), "mlp")
-            self.up_bias = _constant(0.0, (F,), "mlp")
-            self.down_bias = _constant(0.0, (D,), "act_embed")
-
-    def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        def dense(name: str, x: jax.Array, einsum: str, axes: tuple, out_axes: tuple) -> jax.Array:
-            bias = getattr(self, f"{name}_bias")[...] if self.cfg.mlp_bias else None
-            return layers.project(x, _gathered(getattr(self, name), *axes), einsum, out_axes, bias)
-
-        wide = ((None, "mlp"), ("batch", None, "mlp"))
-        gate_BTF = dense("gate", x_BTD, "BTD,DF->BTF", *wide)
-        up_BTF = dense("up", x_BTD, "BTD,DF->BTF", *wide)
-        hidden_BTF = layers.swiglu(gate_BTF, up_BTF)
-        return dense("down", hidden_BTF, "BTF,FD->BTD", ("mlp", None), ("batch", None, None))
-
-
-class Block(nnx.Module):
-    """One layer: attention and MLP, each after a norm and around a residual."""
-
-    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
-        self.cfg = cfg
-        self.attn_norm = _constant(1.0, (cfg.embed_dim,), "act_embed")
-        self.attn = Attention(cfg, rngs=rngs)
-        self.mlp_norm = _constant(1.0, (cfg.embed_dim,), "act_embed")
-        self.mlp = Mlp(cfg, rngs=rngs)
-
-    def __call__(self, x_BTD: jax.Array, angles: tuple[jax.Array, jax.Array], attend: Attend):
-        with jax.named_scope("attention"):
-            normed_BTD = layers.rms_norm(x_BTD, self.attn_norm[...], self.cfg.norm_eps)
-            out_BTD, kept = self.attn(normed_BTD, angles, attend)
-            x_BTD = x_BTD + out_BTD
-        with jax.named_scope("mlp"):
-            normed_BTD = layers.rms_norm(x_BTD, self.mlp_norm[...], self.cfg.norm_eps)
-            return x_BTD + self.mlp(normed_BTD), kept
 
 
 @functools.cache
 def _block_template(cfg: ModelConfig):
     """The structure of a block without its arrays: (GraphDef, State of abstract Params)."""
-    if cfg.family == "qwen3_moe":
-        raise ValueError(
-            "model_type 'qwen3_moe': the mixture-of-experts block is not implemented yet. "
-            "Its presets load and validate; running one needs the MoE block."
-        )
     return nnx.split(jax.eval_shape(lambda: Block(cfg, rngs=nnx.Rngs(0))), graph=False)
 
 
-def run_block(cfg: ModelConfig, weights: Params, x_BTD, angles, attend: Attend):
-    """Applies one layer given its weights (no layer axis). Returns (x_BTD, what `attend` kept)."""
+def run_block(
+    cfg: ModelConfig,
+    weights: Params,
+    x_BTD: jax.Array,
+    angles: tuple[jax.Array, jax.Array],
+    attend: Attend,
+    real_BT: jax.Array | None = None,
+):
+    """Applies one layer given its weights (no layer axis).
+
+    Returns (x_BTD, what `attend` kept, the router's `moe.Load` or None). Padding, where `real_BT`
+    is False, goes to no expert.
+    """
     block = nnx.merge(_block_template(cfg)[0], weights)
-    return block(x_BTD, angles, attend)
+    return block(x_BTD, angles, attend, real_BT)
 
 
 def abstract_params(cfg: ModelConfig, dtype=jnp.float32) -> Params:
@@ -153,6 +60,7 @@ def abstract_params(cfg: ModelConfig, dtype=jnp.float32) -> Params:
     Raises:
       ValueError: the mesh in force does not divide heads, widths or vocabulary.
     """
+    experts = {"num_experts": (cfg.num_experts, "experts")} if cfg.is_moe else {}
     check_divisible(
         {
             "num_heads": (cfg.num_heads, "heads"),
@@ -160,6 +68,7 @@ def abstract_params(cfg: ModelConfig, dtype=jnp.float32) -> Params:
             "mlp_dim": (cfg.mlp_dim, "mlp"),
             "vocab_size": (cfg.vocab_size, "vocab"),
             "embed_dim": (cfg.embed_dim, "embed"),
+            **experts,
         }
     )
 
@@ -206,12 +115,47 @@ def init_params(cfg: ModelConfig, key: jax.Array, dtype=jnp.float32) -> Params:
 
 def embed(params: Params, tokens_BT: jax.Array, dtype=None) -> jax.Array:
     """Token embeddings [B, T, D] in `dtype`, or in that of the weights."""
-    table_VD = params["embed"]
-    target = spec(None, None)
-    if target is not None:
-        table_VD = jax.reshard(table_VD, target)
-    x_BTD = table_VD.at[tokens_BT].get(out_sharding=spec("batch", None, None))
-    return x_BTD.astype(dtype or table_VD.dtype)
+    dtype = jnp.dtype(dtype or params["embed"].dtype)
+    return _look_up(dtype.name, params["embed"], tokens_BT)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _look_up(dtype: str, table_VD: jax.Array, tokens_BT: jax.Array) -> jax.Array:
+    table_VD = gather(table_VD.astype(dtype), 1, "embed")
+    if not over("vocab"):
+        return table_VD[tokens_BT]
+    ids_BT, mine_BT = _own_ids(tokens_BT, table_VD.shape[0])
+    return total(jnp.where(mine_BT[..., None], table_VD[ids_BT], 0), "vocab")
+
+
+def _look_up_backward(dtype: str, kept, dx_BTD: jax.Array):
+    # Float32: a frequent token's gradient is a sum of thousands, which bfloat16 would not add up.
+    del dtype
+    table_VD, tokens_BT = kept
+    V, D = table_VD.shape
+    # Each device has a share of the gradient of what all of them hold alike.
+    dx_BTD = total(dx_BTD.astype(jnp.float32), "vocab")
+    ids_BT, mine_BT = _own_ids(tokens_BT, V)
+    dtable_VD = jnp.zeros((V, D * shards("embed")), jnp.float32)
+    dtable_VD = dtable_VD.at[ids_BT].add(jnp.where(mine_BT[..., None], dx_BTD, 0))
+    if names := over("embed"):
+        dtable_VD = jax.lax.psum_scatter(dtable_VD, names, scatter_dimension=1, tiled=True)
+    return dtable_VD.astype(table_VD.dtype), None
+
+
+def _look_up_forward(dtype: str, table_VD, tokens_BT):
+    return _look_up(dtype, table_VD, tokens_BT), (table_VD, tokens_BT)
+
+
+_look_up.defvjp(_look_up_forward, _look_up_backward)
+
+
+def _own_ids(tokens_BT: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    """Rows of this device's part of the vocabulary, and which tokens are in it."""
+    first = jax.lax.axis_index(names) * size if (names := over("vocab")) else 0
+    ids_BT = tokens_BT - first
+    mine_BT = (ids_BT >= 0) & (ids_BT < size)
+    return jnp.where(mine_BT, ids_BT, 0), mine_BT
 
 
 def head(params: Params) -> jax.Array:
@@ -223,17 +167,106 @@ def logits(params: Params, cfg: ModelConfig, x: jax.Array) -> jax.Array:
     """Float32 logits [..., V] of final hidden states `x` [..., D]."""
     del cfg
     head_DV = head(params).astype(x.dtype)
-    axes = ("batch",) + (None,) * (x.ndim - 2)
     target = spec(None, "vocab")
     if target is not None:
         head_DV = jax.reshard(head_DV, target)
+    axes = ("batch", "seq", None)[: x.ndim - 1]
     return jnp.einsum(
-        "...D,DV->...V",
-        x,
-        head_DV,
-        preferred_element_type=jnp.float32,
-        out_sharding=spec(*axes, "vocab"),
-    )
+        "...D,DV->...V", x, head_DV,
+        preferred_element_type=jnp.float32, out_sharding=spec(*axes, "vocab"),
+    )  # fmt: skip
+
+
+def forward(
+    params: Params,
+    cfg: ModelConfig,
+    tokens_BT: jax.Array,
+    positions_BT: jax.Array,
+    segment_ids_BT: jax.Array | None = None,
+    *,
+    dtype=None,
+    remat: str = "none",
+    unroll: int = 1,
+    attend: str = "auto",
+    packed: bool = True,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Hidden states after the final norm, causal within each segment, and the router's loss.
+
+    Under a mesh whose axis context splits rows, they come and go in `sharding.balanced_order`.
+
+    Args:
+      params: weights; `blocks` stacked on a leading layer axis.
+      tokens_BT: int32 token ids.
+      positions_BT: int32 positions that the rotary embedding sees.
+      segment_ids_BT: int32; tokens attend within their own segment, 0 is padding. None is one
+        segment a row.
+      dtype: of activations and matmuls; None follows the weights.
+      remat: what the backward pass recomputes, one of `config.REMAT`.
+      unroll: layers in one turn of the loop over layers.
+      attend: one of `config.TRAIN_ATTENTION`.
+      packed: a row may hold several segments besides padding.
+
+    Returns:
+      [B, T, D] in `dtype`; and for a mixture of experts the float32 scalar `moe.balance_loss` over
+      all tokens and layers, else None.
+
+    Raises:
+      ValueError: this attention cannot be had on these devices.
+    """
+    if segment_ids_BT is None:
+        segment_ids_BT = jnp.ones_like(tokens_BT)
+    dtype = jnp.dtype(dtype or params["embed"].dtype)
+    mesh = jax.sharding.get_abstract_mesh()
+    device = mesh.abstract_device
+    kind = attention.choose(
+        attend, jax.default_backend() if device is None else device.platform,
+        length=tokens_BT.shape[1], head_dim=cfg.head_dim, dtype=dtype, packed=packed,
+        context=1 if spec() is None else parts(mesh, "seq"),
+    )  # fmt: skip
+    rows = (tokens_BT, positions_BT, segment_ids_BT)
+    if spec() is not None:
+        rows = tuple(jax.reshard(array, spec("batch", "seq")) for array in rows)
+    run = functools.partial(_forward, cfg=cfg, dtype=dtype, remat=remat, unroll=unroll, kind=kind)
+    split = ("batch", "seq")
+    out = (("batch", "seq", None), () if cfg.is_moe else None)
+    return on_shards(run, (None, split, split, split), out)(params, *rows)
+
+
+def _forward(params, tokens_BT, positions_BT, segment_ids_BT, *, cfg, dtype, remat, unroll, kind):
+    """`forward` on one device's shards."""
+    angles = layers.rope_angles(cfg.rope, cfg.head_dim, positions_BT)
+    attend = attention.rows(kind, segment_ids_BT)
+    real_BT = segment_ids_BT > 0
+
+    def body(x_BTD, weights):
+        x_BTD = checkpoint_name(x_BTD, "layer_input")
+        x_BTD, _, load = run_block(cfg, weights, x_BTD, angles, attend, real_BT)
+        return x_BTD, load
+
+    body = jax.checkpoint(body, prevent_cse=False, policy=_remat_policy(remat))
+    x_BTD = embed(params, tokens_BT, dtype)
+    x_BTD, loads = jax.lax.scan(body, x_BTD, params["blocks"], unroll=unroll)
+    x_BTD = layers.rms_norm(x_BTD, params["final_norm"], cfg.norm_eps)
+    if not cfg.is_moe:
+        return x_BTD, None
+    tokens = cfg.num_layers * real_BT.sum(dtype=jnp.float32)
+    load, tokens = total((jax.tree.map(lambda x: x.sum(0), loads), tokens), "batch", "seq")
+    return x_BTD, moe.balance_loss(load, jnp.maximum(tokens, 1.0), cfg.num_experts)
+
+
+def _remat_policy(remat: str):
+    """What the forward pass keeps for the backward pass."""
+    policies = jax.checkpoint_policies
+    return {
+        # Gathered weights are never kept: those of all layers together are the whole model.
+        "none": policies.save_anything_except_these_names("weight"),
+        "dots": policies.save_only_these_names("product"),
+        "block": policies.nothing_saveable,
+        "offload": policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=[], names_which_can_be_offloaded=["layer_input"],
+            offload_src="device", offload_dst="pinned_host",
+        ),
+    }[remat]  # fmt: skip
 
 
 def hidden(
@@ -246,31 +279,10 @@ def hidden(
     dtype=None,
     remat: str = "none",
 ) -> jax.Array:
-    """Hidden states [B, T, D] after the final norm, causal within each segment.
-
-    Args:
-      params: weights; `blocks` stacked on a leading layer axis.
-      tokens_BT: int32 token ids.
-      positions_BT: int32 positions that the rotary embedding sees.
-      segment_ids_BT: int32; tokens attend within their own segment, 0 is padding. None is one
-        segment a row.
-      dtype: of activations and matmuls; None follows the weights.
-      remat: "none" keeps activations for the backward pass, "block" recomputes each layer.
-    """
-    if segment_ids_BT is None:
-        segment_ids_BT = jnp.ones_like(tokens_BT)
-    angles = layers.rope_angles(cfg.rope, cfg.head_dim, positions_BT)
-    mask_BTS = layers.causal_mask(segment_ids_BT)
-
-    def body(x_BTD, weights):
-        return run_block(
-            cfg, weights, x_BTD, angles, lambda q, k, v: (layers.attend(q, k, v, mask_BTS), None)
-        )
-
-    if remat == "block":
-        body = jax.checkpoint(body, prevent_cse=False)
-    x_BTD, _ = jax.lax.scan(body, embed(params, tokens_BT, dtype), params["blocks"])
-    return layers.rms_norm(x_BTD, params["final_norm"], cfg.norm_eps)
+    """The hidden states [B, T, D] of `forward`."""
+    return forward(params, cfg, tokens_BT, positions_BT, segment_ids_BT, dtype=dtype, remat=remat)[
+        0
+    ]
 
 
 def apply(

@@ -75,7 +75,7 @@ def prefill(params, tokens_BT, *, cfg: ModelConfig, dtype, layout: Layout, chunk
         x_BCD = transformer.embed(params, tokens_BC, dtype)
         kept = []
         for weights, pair in zip(params["blocks"], cache):
-            x_BCD, pair = transformer.run_block(cfg, weights, x_BCD, angles, attend_to(*pair))
+            x_BCD, pair, _ = transformer.run_block(cfg, weights, x_BCD, angles, attend_to(*pair))
             kept.append(pair)
         return tuple(kept)
 
@@ -202,7 +202,7 @@ def _decode_step(
     x_BTD = transformer.embed(params, slots.token_B[:, None], dtype)
     cache = []
     for weights, pools in zip(params["blocks"], slots.cache):
-        x_BTD, kept = transformer.run_block(cfg, weights, x_BTD, angles, attend_to(pools))
+        x_BTD, kept, _ = transformer.run_block(cfg, weights, x_BTD, angles, attend_to(pools))
         cache.append(kept)
     x_BD = layers.rms_norm(x_BTD[:, 0], params["final_norm"], cfg.norm_eps)
     logits_BV = transformer.logits(params, cfg, x_BD)

@@ -25,9 +25,14 @@ PEAK = {
 
 
 def block_weights(cfg: ModelConfig) -> int:
-    """Weights of one block that a token is multiplied with: q, k, v, o and the gated MLP."""
+    """Weights of one block that a token is multiplied with: q, k, v, o and the gated MLP, or the
+    router and the MLPs of the token's experts.
+    """
     heads = 2 * cfg.num_heads + 2 * cfg.num_kv_heads
-    return cfg.embed_dim * (heads * cfg.head_dim + 3 * cfg.mlp_dim)
+    mlp = 3 * cfg.mlp_dim
+    if cfg.is_moe:
+        mlp = cfg.num_experts + cfg.experts_per_token * mlp
+    return cfg.embed_dim * (heads * cfg.head_dim + mlp)
 
 
 def train_flops(

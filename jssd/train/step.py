@@ -16,7 +16,7 @@ import optax
 from jssd.config import TrainConfig
 from jssd.model import transformer
 from jssd.model.config import ModelConfig
-from jssd.sharding import batch_shards, check_divisible, sharding
+from jssd.sharding import balanced_order, batch_shards, check_divisible, parts, sharding
 from jssd.train.loss import LossSums, response_loss
 from jssd.train.optimizer import Optimizer, learning_rate_schedule
 
@@ -45,6 +45,7 @@ class Totals(NamedTuple):
 
     grads: dict  # Like the weights, and sharded as they are.
     loss: LossSums
+    router_aux_loss: jax.Array  # Of each micro-batch, times its response tokens.
     tokens: jax.Array  # Without padding.
     attention_pairs: jax.Array  # For `flops.train_flops`.
 
@@ -100,7 +101,7 @@ def place_batch(batch: list[dict[str, np.ndarray]]) -> Batch:
     With a mesh, rows are split over its batch axes; each process gives those of its `batch_shards`.
 
     Raises:
-      ValueError: the mesh cannot split the rows of a micro-batch.
+      ValueError: the mesh cannot split the rows of a micro-batch, or their length.
     """
     shards, count = batch_shards()
     return [_place_micro(micro, count / len(shards)) for micro in batch]
@@ -110,13 +111,20 @@ def _place_micro(micro: dict[str, np.ndarray], share: float) -> MicroBatch:
     """One micro-batch on the devices; all processes together hold `share` times its rows."""
     rows = round(len(micro["inputs"]) * share)
     check_divisible({"rows of a micro-batch (global_batch_size/grad_accum)": (rows, "batch")})
+    length, pieces = micro["inputs"].shape[1], parts(jax.sharding.get_abstract_mesh(), "seq")
+    if length % (2 * pieces) and pieces > 1:
+        raise ValueError(
+            f"train.seq_len, or a bucket below it, is {length}: must be a multiple of "
+            f"{2 * pieces}, twice mesh context={pieces}. Change one of them."
+        )
+    order = balanced_order(length, pieces) if pieces > 1 else slice(None)
 
     def place(array: np.ndarray) -> jax.Array:
-        target = sharding("batch", *(None,) * (array.ndim - 1))
+        target = sharding("batch", "seq", *(None,) * (array.ndim - 2))
         if target is None:
             return jnp.asarray(array)
         shape = (rows, *array.shape[1:])
-        return jax.make_array_from_process_local_data(target, array, shape)
+        return jax.make_array_from_process_local_data(target, array[:, order], shape)
 
     return {name: place(array) for name, array in micro.items()}
 
@@ -130,49 +138,47 @@ def make_train_step(
     """The step of a model under an optimizer.
 
     The loss is the mean over the response tokens of all micro-batches together, so it does not
-    depend on how they were cut. A step whose loss or gradient norm is not finite changes nothing.
+    depend on how they were cut. (The router's loss does, a little: it looks at a micro-batch as a
+    whole.) A step whose loss or gradient norm is not finite changes nothing.
 
     Metrics, float32 scalars: `loss` (nats a response token), `kept_mass` (mean probability of the
     recorded supports; NaN if the batch has none), `compression` (mean -log KeptMass, nats: what the
-    supports cost of the loss), `grad_norm` (before clipping), `learning_rate`, `response_tokens`,
+    supports cost of the loss), `router_aux_loss` (`moe.balance_loss`, whether it is trained on or
+    not; 0 without experts), `grad_norm` (before clipping), `learning_rate`, `response_tokens`,
     `unsupported_tokens` (response tokens without a recorded support), `tokens` (without padding)
     and `attention_pairs` (for `flops.train_flops`).
     """
     schedule = learning_rate_schedule(train_config)
 
-    def micro_loss(params: dict, micro: MicroBatch) -> tuple[jax.Array, LossSums]:
-        x_BTD = transformer.hidden(
-            params,
-            cfg,
-            micro["inputs"],
-            micro["positions"],
-            micro["segment_ids"],
-            dtype=compute_dtype,
-            remat=train_config.remat,
-        )
+    def micro_loss(params: dict, micro: MicroBatch) -> tuple[jax.Array, tuple[LossSums, jax.Array]]:
+        x_BTD, balance = transformer.forward(
+            params, cfg, micro["inputs"], micro["positions"], micro["segment_ids"],
+            dtype=compute_dtype, remat=train_config.remat, unroll=train_config.unroll,
+            attend=train_config.attention, packed=train_config.packing == "packed",
+        )  # fmt: skip
         sums = response_loss(
-            x_BTD,
-            transformer.head(params),
-            micro["targets"],
-            micro["loss_mask"],
-            micro["support_ids"],
+            x_BTD, transformer.head(params),
+            micro["targets"], micro["loss_mask"], micro["support_ids"],
             chunk=train_config.loss_chunk,
-        )
-        return sums.nll, sums
+        )  # fmt: skip
+        # Weighed by response tokens, so that the division by all of them leaves the mean.
+        balance = jnp.float32(0) if balance is None else balance * sums.tokens
+        return sums.nll + train_config.router_aux_loss * balance, (sums, balance)
 
     @jax.jit
     def zeros(params: dict) -> Totals:
         zero = jnp.zeros((), jnp.float32)
         grads = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
-        return Totals(grads, LossSums(*(zero for _ in LossSums._fields)), zero, zero)
+        return Totals(grads, LossSums(*(zero for _ in LossSums._fields)), zero, zero, zero)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def add(totals: Totals | None, params: dict, micro: MicroBatch) -> Totals:
-        (_, sums), grads = jax.value_and_grad(micro_loss, has_aux=True)(params, micro)
+        (_, (sums, balance)), grads = jax.value_and_grad(micro_loss, has_aux=True)(params, micro)
         real = micro["segment_ids"] > 0
         new = Totals(
             jax.tree.map(lambda grad: grad.astype(jnp.float32), grads),
             sums,
+            balance,
             real.sum(dtype=jnp.float32),
             # Positions restart with each sample, so position p sees p + 1 keys.
             jnp.where(real, micro["positions"] + 1, 0).sum(dtype=jnp.float32),
@@ -193,6 +199,7 @@ def make_train_step(
             "loss": loss,
             "kept_mass": sums.kept_mass / sums.supported_tokens,
             "compression": -sums.log_kept_mass / sums.supported_tokens,
+            "router_aux_loss": totals.router_aux_loss / tokens,
             "grad_norm": grad_norm,
             "learning_rate": jnp.asarray(schedule(state.step)),
             "response_tokens": sums.tokens,

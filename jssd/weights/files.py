@@ -165,10 +165,13 @@ def write_tensors(
     while one of them writes.
     """
     shards: list[list[Planned]] = [[]]
+    size = 0  # Of the last shard.
     for tensor in plan:
-        if shards[-1] and sum(t.nbytes for t in shards[-1]) + tensor.nbytes > shard_bytes:
+        if shards[-1] and size + tensor.nbytes > shard_bytes:
             shards.append([])
+            size = 0
         shards[-1].append(tensor)
+        size += tensor.nbytes
     weight_map = {}
     for number, tensors in enumerate(shards, 1):
         file = SINGLE_FILE

@@ -7,6 +7,7 @@ import re
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jssd.model import config as model_config
@@ -118,7 +119,7 @@ def save(
     if is_writer:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-    rows = {name: (row, layer) for name, row, layer in names.hf_names(cfg)}
+    rows = {name: (row, place) for name, row, place in names.hf_names(cfg)}
     write_tensors(
         scratch,
         plan.values(),
@@ -149,18 +150,18 @@ def save(
 
 
 def _check(files: TensorFiles, cfg: model_config.ModelConfig) -> None:
-    """Refuses a folder whose tensors are not exactly those of `cfg`, listing every difference."""
+    """Refuses a folder whose tensors are not exactly those of `cfg`, in one message."""
     wanted = {name: names.hf_shape(row, cfg) for name, row, _ in names.hf_names(cfg)}
-    errors = []
+    errors, misfits = [], []
     if missing := [name for name in wanted if name not in files.tensors]:
         errors.append(f"missing: {shorten(missing)}")
     extra = []
     for name, stored in files.tensors.items():
         if name in wanted:
             if stored.shape != wanted[name]:
-                errors.append(f"{name} has shape {stored.shape}, config.json asks {wanted[name]}")
+                misfits.append(f"{name} has shape {stored.shape}, config.json asks {wanted[name]}")
             if stored.code not in DTYPES:
-                errors.append(f"{name} is {stored.code}; {', '.join(DTYPES)} are read")
+                misfits.append(f"{name} is {stored.code}; {', '.join(DTYPES)} are read")
         elif name == "lm_head.weight" and not missing:
             # Some savers store a tied head. It may be left out only if it is the embedding indeed.
             if not np.array_equal(files.read(name), files.read("model.embed_tokens.weight")):
@@ -170,6 +171,8 @@ def _check(files: TensorFiles, cfg: model_config.ModelConfig) -> None:
                 )
         elif not _IGNORED.fullmatch(name):
             extra.append(name)
+    if misfits:
+        errors.append(shorten(misfits))
     if extra:
         errors.append(f"not part of a {cfg.family} model: {shorten(extra)}")
     if errors:
@@ -178,23 +181,23 @@ def _check(files: TensorFiles, cfg: model_config.ModelConfig) -> None:
 
 def _load_row(files: TensorFiles, row: names.Row, cfg, dtype, sharding) -> jax.Array:
     """One parameter on its devices."""
-    layers = range(cfg.num_layers) if row.is_stacked else (None,)
-    stored = {files.tensors[row.hf.format(layer)].code for layer in layers}
+    shape, depth = names.our_shape(row, cfg), len(row.stacked)
+    stored = {files.tensors[row.hf_name(place)].code for place in np.ndindex(shape[:depth])}
     if dtype is None and len(stored) > 1:
         raise ValueError(
-            f"{files.folder}: {row.hf} is {' and '.join(sorted(stored))} in different layers, "
-            "which share one array. "
-            "Set model.dtype."
+            f"{files.folder}: {row.hf} is {' and '.join(sorted(stored))} in different tensors, "
+            "which share one array. Set model.dtype."
         )
     dtype = np.dtype(dtype or DTYPES[stored.pop()])
-    shape = names.our_shape(row, cfg)
 
     def read(index: tuple[slice, ...]) -> np.ndarray:
-        if not row.is_stacked:
-            return _read_part(files, row, None, index, cfg).astype(dtype, copy=False)
-        part = np.empty([len(range(*s.indices(n))) for s, n in zip(index, shape)], dtype)
-        for place, layer in enumerate(range(*index[0].indices(cfg.num_layers))):
-            part[place] = _read_part(files, row, layer, index[1:], cfg)
+        if not depth:  # No stack to fill: what was read is the part, without a second copy.
+            return _read_part(files, row, (), index, cfg).astype(dtype, copy=False)
+        ranges = [range(*part.indices(size)) for part, size in zip(index, shape)]
+        part = np.empty([len(along) for along in ranges], dtype)
+        for offset in np.ndindex(part.shape[:depth]):
+            place = tuple(along[i] for along, i in zip(ranges, offset))
+            part[offset] = _read_part(files, row, place, index[depth:], cfg)
         return part
 
     if sharding is None:
@@ -210,9 +213,10 @@ def _load_row(files: TensorFiles, row: names.Row, cfg, dtype, sharding) -> jax.A
     return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
 
 
-def _read_part(files: TensorFiles, row: names.Row, layer: int | None, index, cfg) -> np.ndarray:
-    name = row.hf.format(layer)
-    return names.from_hf_slice(row, index, cfg, functools.partial(files.read, name))
+def _read_part(files: TensorFiles, row: names.Row, place, index, cfg) -> np.ndarray:
+    """The part `index` of one tensor, as our axes lie."""
+    read = functools.partial(files.read, row.hf_name(place))
+    return names.from_hf_slice(row, index, cfg, read)
 
 
 def _plan(params: dict, cfg, source: TensorFiles, dtype) -> dict[str, Planned]:
@@ -240,18 +244,20 @@ def _plan(params: dict, cfg, source: TensorFiles, dtype) -> dict[str, Planned]:
     return plan
 
 
-def _fetch(params: dict, row: names.Row, layer: int | None) -> np.ndarray:
+def _fetch(params: dict, row: names.Row, place: tuple[int, ...]) -> np.ndarray:
     """One HF tensor on the host, in the dtype of params. On many hosts all must call it."""
     leaf = names.get(params, row.path)
-    if layer is not None:
-        leaf = _layer(leaf, layer)
+    if isinstance(leaf, np.ndarray):
+        return names.to_hf(row, leaf[place])
+    if place:
+        sharding = leaf.sharding
+        named = isinstance(sharding, jax.NamedSharding)
+        leaf = _take_sharded(leaf, place, sharding) if named else _take(leaf, place)
     return names.to_hf(row, _to_host(leaf))
 
 
-def _to_host(leaf: jax.Array | np.ndarray) -> np.ndarray:
+def _to_host(leaf: jax.Array) -> np.ndarray:
     """The whole array. Not by `np.asarray`, which would keep a second copy alive with the array."""
-    if isinstance(leaf, np.ndarray):
-        return leaf
     if not leaf.is_fully_addressable:
         from jax.experimental import multihost_utils
 
@@ -264,6 +270,37 @@ def _to_host(leaf: jax.Array | np.ndarray) -> np.ndarray:
 
 
 @jax.jit
-def _layer(stack: jax.Array, layer: int | jax.Array) -> jax.Array:
-    """One layer of a stacked parameter. The layer is traced: all layers share one program."""
-    return jax.lax.dynamic_index_in_dim(stack, layer, keepdims=False)
+def _take(stack: jax.Array, place: tuple) -> jax.Array:
+    """The array at one place of a stack. The place is traced: all places share one program."""
+    for number in place:
+        stack = jax.lax.dynamic_index_in_dim(stack, number, keepdims=False)
+    return stack
+
+
+@functools.partial(jax.jit, static_argnames=("sharding",))
+def _take_sharded(stack: jax.Array, place: tuple, sharding: jax.NamedSharding) -> jax.Array:
+    """`_take` where the stacked axes may be split, such as experts: only one array travels."""
+    spec = (*sharding.spec, *[None] * (stack.ndim - len(sharding.spec)))
+
+    def part(stack: jax.Array, place: tuple) -> jax.Array:
+        is_here, local = jnp.bool(True), []
+        for number, size, axis in zip(place, stack.shape, spec):
+            start = jax.lax.axis_index(axis) * size if axis else 0
+            is_here &= (number >= start) & (number < start + size)
+            local.append(number - start)
+        value = _take(stack, tuple(local))  # Elsewhere some other array, which does not count.
+        # Added as bits, because a sum of floats would lose the sign of zero.
+        bits = jax.lax.bitcast_convert_type(value, f"uint{8 * value.dtype.itemsize}")
+        bits = jnp.where(is_here, bits, 0)
+        for axis in filter(None, spec[: len(place)]):
+            bits = jax.lax.psum(bits, axis)
+        return jax.lax.bitcast_convert_type(bits, value.dtype)
+
+    # Unchecked: the check does not know that the sum is the same everywhere.
+    return jax.shard_map(
+        part,
+        mesh=sharding.mesh,
+        in_specs=(jax.P(*spec), jax.P()),
+        out_specs=jax.P(*spec[len(place) :]),
+        check_vma=False,
+    )(stack, place)

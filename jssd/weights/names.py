@@ -1,12 +1,14 @@
 """The table between our parameter tree and Hugging Face tensors, read in both directions.
 
-A row says: our path, the HF name (`{}` is the layer number), and how the axes of the HF tensor
-become ours. The letters are those of the house, in lower case: v vocab, d model width, f MLP width,
-n query heads, k KV heads, h head size. Rows with `{}` are stacked: our array has one more axis in
-front, the layer. A tied head has no row.
+A row says: our path, the HF name, and how the axes of the HF tensor become ours. The letters are
+those of the house, in lower case: v vocab, d model width, f MLP width, n query heads, k KV heads,
+h head size, l layers, e experts. A letter in the HF name, such as `{l}`, is a number that counts
+tensors, and our array stacks these: it has that axis in front. The numbers of one tensor are its
+place, such as (layer, expert). A tied head has no row.
 """
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,14 +26,12 @@ class Row:
     path: str
     hf: str
     pattern: str
-    needs: str = (
-        ""  # The flag of `ModelConfig` that brings the row in; "untied" means no tied head.
-    )
+    needs: str = ""  # What brings the row in, a key of `rows`; "" is in every model.
 
     @property
-    def is_stacked(self) -> bool:
-        """True if our array has a leading layer axis."""
-        return "{}" in self.hf
+    def stacked(self) -> tuple[str, ...]:
+        """Letters of the leading axes of our array that count HF tensors: () is one tensor."""
+        return tuple(re.findall(r"{(\w)}", self.hf))
 
     @property
     def hf_axes(self) -> tuple[tuple[str, ...], ...]:
@@ -41,16 +41,21 @@ class Row:
 
     @property
     def our_axes(self) -> tuple[str, ...]:
-        """Axes of our array, without the layer axis."""
+        """Axes of our array, without the stacked ones."""
         return tuple(self.pattern.split(" -> ")[1].split())
 
+    def hf_name(self, place: tuple[int, ...]) -> str:
+        """Name of the HF tensor at a place, which has one number for each stacked axis."""
+        return self.hf.format(**dict(zip(self.stacked, place)))
 
-_ATTN = "model.layers.{}.self_attn."
-_MLP = "model.layers.{}.mlp."
+
+_ATTN = "model.layers.{l}.self_attn."
+_MLP = "model.layers.{l}.mlp."
+_EXPERT = "model.layers.{l}.mlp.experts.{e}."
 
 ROWS = (
     Row("embed", "model.embed_tokens.weight", "v d -> v d"),
-    Row("blocks.attn_norm", "model.layers.{}.input_layernorm.weight", "d -> d"),
+    Row("blocks.attn_norm", "model.layers.{l}.input_layernorm.weight", "d -> d"),
     Row("blocks.attn.q", _ATTN + "q_proj.weight", "(n h) d -> d n h"),
     Row("blocks.attn.q_bias", _ATTN + "q_proj.bias", "(n h) -> n h", "qkv_bias"),
     Row("blocks.attn.q_norm", _ATTN + "q_norm.weight", "h -> h", "qk_norm"),
@@ -61,13 +66,17 @@ ROWS = (
     Row("blocks.attn.v_bias", _ATTN + "v_proj.bias", "(k h) -> k h", "qkv_bias"),
     Row("blocks.attn.o", _ATTN + "o_proj.weight", "d (n h) -> n h d"),
     Row("blocks.attn.o_bias", _ATTN + "o_proj.bias", "d -> d", "o_bias"),
-    Row("blocks.mlp_norm", "model.layers.{}.post_attention_layernorm.weight", "d -> d"),
-    Row("blocks.mlp.gate", _MLP + "gate_proj.weight", "f d -> d f"),
+    Row("blocks.mlp_norm", "model.layers.{l}.post_attention_layernorm.weight", "d -> d"),
+    Row("blocks.mlp.gate", _MLP + "gate_proj.weight", "f d -> d f", "dense"),
     Row("blocks.mlp.gate_bias", _MLP + "gate_proj.bias", "f -> f", "mlp_bias"),
-    Row("blocks.mlp.up", _MLP + "up_proj.weight", "f d -> d f"),
+    Row("blocks.mlp.up", _MLP + "up_proj.weight", "f d -> d f", "dense"),
     Row("blocks.mlp.up_bias", _MLP + "up_proj.bias", "f -> f", "mlp_bias"),
-    Row("blocks.mlp.down", _MLP + "down_proj.weight", "d f -> f d"),
+    Row("blocks.mlp.down", _MLP + "down_proj.weight", "d f -> f d", "dense"),
     Row("blocks.mlp.down_bias", _MLP + "down_proj.bias", "d -> d", "mlp_bias"),
+    Row("blocks.moe.router", _MLP + "gate.weight", "e d -> d e", "moe"),
+    Row("blocks.moe.gate", _EXPERT + "gate_proj.weight", "f d -> d f", "moe"),
+    Row("blocks.moe.up", _EXPERT + "up_proj.weight", "f d -> d f", "moe"),
+    Row("blocks.moe.down", _EXPERT + "down_proj.weight", "d f -> f d", "moe"),
     Row("final_norm", "model.norm.weight", "d -> d"),
     Row("head", "lm_head.weight", "v d -> d v", "untied"),
 )
@@ -75,11 +84,6 @@ ROWS = (
 
 def rows(cfg: ModelConfig) -> tuple[Row, ...]:
     """The rows a model with this configuration has."""
-    if cfg.family not in ("llama", "qwen2", "qwen3"):
-        raise ValueError(
-            f"weights of family {cfg.family!r} have no name table. Families with one: llama, "
-            "qwen2, qwen3."
-        )
     present = {
         "": True,
         "untied": not cfg.tied_head,
@@ -87,20 +91,33 @@ def rows(cfg: ModelConfig) -> tuple[Row, ...]:
         "o_bias": cfg.o_bias,
         "mlp_bias": cfg.mlp_bias,
         "qk_norm": cfg.qk_norm,
+        "dense": not cfg.is_moe,
+        "moe": cfg.is_moe,
     }
     return tuple(row for row in ROWS if present[row.needs])
 
 
-def hf_names(cfg: ModelConfig) -> Iterator[tuple[str, Row, int | None]]:
-    """Every HF tensor as (name, row, layer or None), in the order of a forward pass."""
-    table = rows(cfg)
-    stacked = [row for row in table if row.is_stacked]
-    yield from ((row.hf, row, None) for row in table if row.path == "embed")
-    for layer in range(cfg.num_layers):
-        yield from ((row.hf.format(layer), row, layer) for row in stacked)
-    for row in table:
-        if not row.is_stacked and row.path != "embed":
-            yield row.hf, row, None
+def hf_names(cfg: ModelConfig) -> Iterator[tuple[str, Row, tuple[int, ...]]]:
+    """Every HF tensor as (name, row, place), in the order of a forward pass."""
+    return _count_through(rows(cfg), axis_sizes(cfg), ())
+
+
+def _count_through(
+    table: tuple[Row, ...], sizes: dict[str, int], place: tuple[int, ...]
+) -> Iterator[tuple[str, Row, tuple[int, ...]]]:
+    """The tensors of rows that stand together, from `place` on.
+
+    Neighbours that go on to count the same letter are counted through together: all of layer 0
+    before layer 1, and within it all of expert 0 before expert 1.
+    """
+    depth = len(place)
+    for letter, group in itertools.groupby(table, lambda row: row.stacked[depth : depth + 1]):
+        members = tuple(group)
+        if not letter:
+            yield from ((row.hf_name(place), row, place) for row in members)
+            continue
+        for number in range(sizes[letter[0]]):
+            yield from _count_through(members, sizes, (*place, number))
 
 
 def axis_sizes(cfg: ModelConfig) -> dict[str, int]:
@@ -112,24 +129,25 @@ def axis_sizes(cfg: ModelConfig) -> dict[str, int]:
         "n": cfg.num_heads,
         "k": cfg.num_kv_heads,
         "h": cfg.head_dim,
+        "l": cfg.num_layers,
+        "e": cfg.num_experts,
     }
 
 
 def hf_shape(row: Row, cfg: ModelConfig) -> tuple[int, ...]:
-    """Shape of the HF tensor (of one layer)."""
+    """Shape of each of the row's HF tensors."""
     sizes = axis_sizes(cfg)
     return tuple(int(np.prod([sizes[letter] for letter in axis])) for axis in row.hf_axes)
 
 
 def our_shape(row: Row, cfg: ModelConfig) -> tuple[int, ...]:
-    """Shape of our array, with the layer axis if stacked."""
+    """Shape of our array, with the stacked axes in front."""
     sizes = axis_sizes(cfg)
-    layers = (cfg.num_layers,) if row.is_stacked else ()
-    return layers + tuple(sizes[letter] for letter in row.our_axes)
+    return tuple(sizes[letter] for letter in row.stacked + row.our_axes)
 
 
 def to_hf(row: Row, ours: np.ndarray) -> np.ndarray:
-    """The HF tensor of one layer's array of ours. Contiguous; values and dtype untouched."""
+    """The HF tensor of the array at one place of ours. Contiguous; values and dtype untouched."""
     left, right = row.pattern.split(" -> ")
     return np.ascontiguousarray(einops.rearrange(ours, f"{right} -> {left}"))
 
@@ -140,10 +158,10 @@ def from_hf_slice(
     cfg: ModelConfig,
     read: Callable[[tuple[slice, ...]], np.ndarray],
 ) -> np.ndarray:
-    """The part `index` of our array of one layer, reading only the HF elements it needs.
+    """The part `index` of our array at one place, reading only the HF elements it needs.
 
     Args:
-      index: one slice per axis of ours, without the layer axis, step 1.
+      index: one slice per axis of ours, without the stacked ones, step 1.
       read: gets one slice per HF axis and returns that part of the HF tensor.
 
     Only the outer letter of a merged axis narrows what is read; the inner one is cut afterwards,

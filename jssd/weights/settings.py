@@ -51,10 +51,11 @@ def copy_unchanged(source_folder: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def both_spellings(config: dict, dtype: str) -> dict:
-    """A config.json dict with dtype and rotary settings as transformers 4 and 5 spell them.
+    """A config.json dict with dtype, rotary settings and number of experts as transformers 4 and 5
+    spell them.
 
-    The rest is untouched. transformers 4 ignores `rope_parameters` without a word, and would run
-    with theta 10000.
+    The rest is untouched. transformers 4 ignores `rope_parameters` and `num_local_experts` without
+    a word, and would run with theta 10000 and expect 128 experts.
     """
     config = dict(config)
     rope = config.get("rope_parameters")
@@ -68,6 +69,8 @@ def both_spellings(config: dict, dtype: str) -> dict:
         is_plain = rope.get("rope_type", "default") == "default"
         scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
         config["rope_scaling"] = None if is_plain else scaling
+    if experts := config.get("num_local_experts") or config.get("num_experts"):
+        config |= {"num_local_experts": experts, "num_experts": experts}
     return config | {"dtype": dtype, "torch_dtype": dtype}
 
 

@@ -85,12 +85,11 @@ def make_model(folder: pathlib.Path, family: str = "llama") -> pathlib.Path:
     )
     cfg = model_config.from_hf(hf)
     params = jax.tree.map(lambda x: 10 * x, transformer.init_params(cfg, jax.random.key(0)))
-    rows = {name: (row, layer) for name, row, layer in names.hf_names(cfg)}
+    rows = {name: (row, place) for name, row, place in names.hf_names(cfg)}
 
     def fetch(name: str):
-        row, layer = rows[name]
-        leaf = jax.device_get(names.get(params, row.path))
-        return names.to_hf(row, leaf if layer is None else leaf[layer])
+        row, place = rows[name]
+        return names.to_hf(row, jax.device_get(names.get(params, row.path))[place])
 
     plan = [files.Planned(name, np.dtype("float32"), fetch(name).shape) for name in rows]
     files.write_tensors(folder, plan, fetch, shard_bytes=10**9, is_writer=True)

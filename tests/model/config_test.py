@@ -1,6 +1,7 @@
 """What is read from a config.json, in either spelling, and what is refused by name."""
 
 import dataclasses
+import json
 
 import jax
 import pytest
@@ -27,8 +28,21 @@ SCALING = {
 }
 
 
+MOE = {
+    "num_experts": 8,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 12,
+    "head_dim": 8,
+    "norm_topk_prob": True,
+}
+
+
 def _config(family="llama", /, **changes):
     return {**LLAMA, "model_type": family, **changes}
+
+
+def _moe(**changes):
+    return _config("qwen3_moe", **{**MOE, **changes})
 
 
 def test_every_field_of_a_plain_llama():
@@ -92,7 +106,7 @@ def test_null_is_the_same_as_silence():
     assert from_hf(silent).num_kv_heads == 4
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "qwen3_moe"])
 def test_silence_means_what_it_means_to_transformers(family):
     import transformers
 
@@ -106,6 +120,41 @@ def test_silence_means_what_it_means_to_transformers(family):
     assert ours.rope.theta == theirs.rope_parameters["rope_theta"]
     assert ours.tied_head == theirs.tie_word_embeddings
     assert ours.head_dim == getattr(theirs, "head_dim", 6)
+    if family == "qwen3_moe":
+        assert ours.mlp_dim == theirs.moe_intermediate_size == 768
+        assert ours.num_experts == theirs.num_experts == 128
+        assert ours.experts_per_token == theirs.num_experts_per_tok == 8
+        assert ours.norm_topk_prob == theirs.norm_topk_prob is False
+    else:
+        assert (ours.is_moe, ours.num_experts, ours.experts_per_token) == (False, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "names", [("num_experts",), ("num_local_experts",), ("num_experts", "num_local_experts")]
+)
+def test_the_number_of_experts_in_every_spelling(names, tmp_path):
+    import transformers
+
+    config = _moe(**dict(zip(names, (6, 4))))
+    if "num_experts" not in names:
+        del config["num_experts"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path)
+    assert from_hf(config).num_experts == theirs.num_experts
+
+
+def test_every_field_of_a_mixture_of_experts():
+    cfg = from_hf(_moe())
+    assert (cfg.num_experts, cfg.experts_per_token, cfg.norm_topk_prob) == (8, 2, True)
+    assert (cfg.mlp_dim, cfg.qk_norm, cfg.is_moe) == (12, True, True)
+    assert from_hf(_moe(norm_topk_prob=None)).norm_topk_prob is False
+    # No layer has the width of a dense MLP, so it need not be there.
+    config = _moe()
+    del config["intermediate_size"]
+    assert from_hf(config) == cfg
+    nothing_on = {"mlp_only_layers": [], "decoder_sparse_step": 1, "use_sliding_window": False}
+    assert from_hf(_moe(**nothing_on, shared_expert_intermediate_size=0)) == cfg
+    assert from_hf(_moe(mlp_only_layers=None, sliding_window=None)) == cfg
 
 
 def test_head_dim():
@@ -165,6 +214,24 @@ def _rope(kind, **more):
         ),
         ({"quantization_config": {"bits": 4}}, "quantised weights (quantization_config)"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu' is not silu"),
+        (_moe(mlp_only_layers=[0, 1]), "mlp_only_layers=[0, 1] is not supported"),
+        (_moe(decoder_sparse_step=2), "decoder_sparse_step=2 is not supported"),
+        (
+            _moe(shared_expert_intermediate_size=16),
+            "shared experts (shared_expert_intermediate_size=16) are not supported",
+        ),
+        (_moe(n_shared_experts=1), "shared experts (n_shared_experts=1) are not supported"),
+        (
+            _moe(num_experts_per_tok=9),
+            "num_experts_per_tok=9 must lie between 1 and the 8 experts",
+        ),
+        (_moe(num_experts_per_tok=0), "num_experts_per_tok=0 must lie between 1"),
+        (_moe(num_local_experts=0), "must lie between 1 and the 0 experts"),
+        (
+            # transformers has one window for all layers here.
+            _moe(use_sliding_window=True, max_window_layers=2),
+            "sliding window attention (use_sliding_window) is not supported",
+        ),
         (
             {"num_key_value_heads": 3},
             "num_attention_heads=4 must be a multiple of num_key_value_heads=3",
@@ -201,7 +268,7 @@ def test_settings_that_switch_nothing_on_are_accepted():
 
 
 def test_a_mixture_of_experts_is_read_but_not_built():
-    cfg = from_hf(_config("qwen3_moe", num_experts=4, head_dim=8))
+    cfg = from_hf(_moe())
     assert (cfg.family, cfg.qk_norm) == ("qwen3_moe", True)
     with pytest.raises(ValueError, match="'qwen3_moe': the mixture-of-experts block is not impl"):
         transformer.init_params(cfg, jax.random.key(0))

@@ -1,5 +1,7 @@
 """FLOPs counted by hand."""
 
+import dataclasses
+
 import pytest
 
 from jssd.train import flops
@@ -11,6 +13,14 @@ def test_count_by_hand(toy):
     counted = flops.train_flops(toy.cfg, tokens=10, response_tokens=4, attention_pairs=55)
     forward = 2 * (2 * 3072 * 10 + 2 * (2 * 4 * 8) * 55 + 16 * 64 * 4)
     assert counted == 3 * forward
+
+
+def test_a_token_is_multiplied_with_the_router_and_with_its_own_experts_only(toy):
+    moe = dataclasses.replace(toy.cfg, num_experts=8, experts_per_token=2)
+    # Attention as above, a router of 16x8, and two experts of three 16x32 matrices.
+    assert flops.block_weights(moe) == 2 * 512 + 2 * 256 + 128 + 2 * 3 * 512
+    more = dataclasses.replace(moe, num_experts=16)
+    assert flops.block_weights(more) == flops.block_weights(moe) + 128
 
 
 def test_head_and_attention_cost_nothing_where_they_do_not_run(toy):

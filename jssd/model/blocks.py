@@ -1,0 +1,158 @@
+"""The NNX modules of a layer: which weights there are, on which logical axes, and what they do.
+
+A module works on what one device sees. On a mesh (`sharding.on_shards`) that is its share of heads,
+of the MLP's width, of experts and of tokens; its weights lie split by width over further devices
+and are gathered, in the dtype of the activations, when they are used.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from jssd.model import layers, moe
+from jssd.model.config import ModelConfig
+from jssd.sharding import gather, total
+
+# Attention of one layer as the caller wants it: (q_BTNH, k_BTKH, v_BTKH) -> (out_BTNH, what to
+# keep, e.g. the cache).
+Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, object]]
+
+INIT_STD = 0.02
+
+
+def _weight(rngs: nnx.Rngs, shape: tuple[int, ...], *axes: str) -> nnx.Param:
+    return nnx.Param(INIT_STD * jax.random.normal(rngs.params(), shape), axes=axes)
+
+
+def _constant(value: float, shape: tuple[int, ...], *axes: str) -> nnx.Param:
+    return nnx.Param(jnp.full(shape, value), axes=axes)
+
+
+def _gathered(weight: nnx.Param, dtype) -> jax.Array:
+    """The weight in `dtype`, whole along its embed axis. Remat policies know it as "weight"."""
+    value = weight[...].astype(dtype)
+    for axis in ("embed", "expert_embed"):
+        if axis in weight.axes:
+            value = gather(value, weight.axes.index(axis), axis)
+    return checkpoint_name(value, "weight")
+
+
+class Attention(nnx.Module):
+    """Weights of grouped-query attention."""
+
+    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
+        D, N, K, H = cfg.embed_dim, cfg.num_heads, cfg.num_kv_heads, cfg.head_dim
+        self.cfg = cfg
+        self.q = _weight(rngs, (D, N, H), "embed", "heads", "head_dim")
+        self.k = _weight(rngs, (D, K, H), "embed", "kv_heads", "head_dim")
+        self.v = _weight(rngs, (D, K, H), "embed", "kv_heads", "head_dim")
+        self.o = _weight(rngs, (N, H, D), "heads", "head_dim", "embed")
+        if cfg.qkv_bias:
+            self.q_bias = _constant(0.0, (N, H), "heads", "head_dim")
+            self.k_bias = _constant(0.0, (K, H), "kv_heads", "head_dim")
+            self.v_bias = _constant(0.0, (K, H), "kv_heads", "head_dim")
+        if cfg.o_bias:
+            self.o_bias = _constant(0.0, (D,), "act_embed")
+        if cfg.qk_norm:
+            self.q_norm = _constant(1.0, (H,), "head_dim")
+            self.k_norm = _constant(1.0, (H,), "head_dim")
+
+    def __call__(self, x_BTD: jax.Array, angles: tuple[jax.Array, jax.Array], attend: Attend):
+        cfg = self.cfg
+
+        def into_heads(name: str, letter: str) -> jax.Array:
+            weight = _gathered(getattr(self, name), x_BTD.dtype)
+            bias = getattr(self, f"{name}_bias")[...] if cfg.qkv_bias else None
+            return layers.project(x_BTD, weight, f"BTD,D{letter}H->BT{letter}H", bias)
+
+        q_BTNH, k_BTKH, v_BTKH = into_heads("q", "N"), into_heads("k", "K"), into_heads("v", "K")
+        if cfg.qk_norm:
+            q_BTNH = layers.rms_norm(q_BTNH, self.q_norm[...], cfg.norm_eps)
+            k_BTKH = layers.rms_norm(k_BTKH, self.k_norm[...], cfg.norm_eps)
+        q_BTNH = layers.apply_rope(q_BTNH, angles)
+        k_BTKH = layers.apply_rope(k_BTKH, angles)
+        out_BTNH, kept = attend(q_BTNH, k_BTKH, v_BTKH)
+        o_NHD = _gathered(self.o, x_BTD.dtype)
+        out_BTD = total(layers.project(out_BTNH, o_NHD, "BTNH,NHD->BTD", None), "heads")
+        return out_BTD + self.o_bias[...].astype(x_BTD.dtype) if cfg.o_bias else out_BTD, kept
+
+
+class Mlp(nnx.Module):
+    """Weights of the gated MLP."""
+
+    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
+        D, F = cfg.embed_dim, cfg.mlp_dim
+        self.cfg = cfg
+        self.gate = _weight(rngs, (D, F), "embed", "mlp")
+        self.up = _weight(rngs, (D, F), "embed", "mlp")
+        self.down = _weight(rngs, (F, D), "mlp", "embed")
+        if cfg.mlp_bias:
+            self.gate_bias = _constant(0.0, (F,), "mlp")
+            self.up_bias = _constant(0.0, (F,), "mlp")
+            self.down_bias = _constant(0.0, (D,), "act_embed")
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        def dense(name: str, x: jax.Array, einsum: str) -> jax.Array:
+            bias = getattr(self, f"{name}_bias")[...] if self.cfg.mlp_bias else None
+            # Of the part of a sum that each device has, only the whole gets the bias.
+            own = None if name == "down" else bias
+            return layers.project(x, _gathered(getattr(self, name), x.dtype), einsum, own)
+
+        gate_BTF = dense("gate", x_BTD, "BTD,DF->BTF")
+        up_BTF = dense("up", x_BTD, "BTD,DF->BTF")
+        out_BTD = total(dense("down", layers.swiglu(gate_BTF, up_BTF), "BTF,FD->BTD"), "mlp")
+        return out_BTD + self.down_bias[...].astype(x_BTD.dtype) if self.cfg.mlp_bias else out_BTD
+
+
+class Moe(nnx.Module):
+    """Weights of a mixture of experts: `moe.moe`."""
+
+    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
+        D, F, E = cfg.embed_dim, cfg.mlp_dim, cfg.num_experts
+        self.cfg = cfg
+        self.router = _weight(rngs, (D, E), "embed", "act_experts")
+        self.gate = _weight(rngs, (E, D, F), "experts", "expert_embed", "mlp")
+        self.up = _weight(rngs, (E, D, F), "experts", "expert_embed", "mlp")
+        self.down = _weight(rngs, (E, F, D), "experts", "mlp", "expert_embed")
+
+    def __call__(self, x_BTD: jax.Array, real_BT: jax.Array | None):
+        router_DE = _gathered(self.router, jnp.float32)
+        experts = (_gathered(weight, x_BTD.dtype) for weight in (self.gate, self.up, self.down))
+        y_BTD, load = moe.moe(x_BTD, router_DE, *experts, real_BT, self.cfg)
+        return checkpoint_name(y_BTD, "product"), load
+
+
+class Block(nnx.Module):
+    """One layer: attention and MLP or experts, each after a norm and around a residual."""
+
+    def __init__(self, cfg: ModelConfig, *, rngs: nnx.Rngs):
+        self.cfg = cfg
+        self.attn_norm = _constant(1.0, (cfg.embed_dim,), "act_embed")
+        self.attn = Attention(cfg, rngs=rngs)
+        self.mlp_norm = _constant(1.0, (cfg.embed_dim,), "act_embed")
+        if cfg.is_moe:
+            self.moe = Moe(cfg, rngs=rngs)
+        else:
+            self.mlp = Mlp(cfg, rngs=rngs)
+
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        angles: tuple[jax.Array, jax.Array],
+        attend: Attend,
+        real_BT: jax.Array | None = None,
+    ) -> tuple[jax.Array, object, moe.Load | None]:
+        with jax.named_scope("attention"):
+            normed_BTD = layers.rms_norm(x_BTD, self.attn_norm[...], self.cfg.norm_eps)
+            out_BTD, kept = self.attn(normed_BTD, angles, attend)
+            x_BTD = x_BTD + out_BTD
+        normed_BTD = layers.rms_norm(x_BTD, self.mlp_norm[...], self.cfg.norm_eps)
+        if self.cfg.is_moe:
+            with jax.named_scope("moe"):
+                out_BTD, load = self.moe(normed_BTD, real_BT)
+            return x_BTD + out_BTD, kept, load
+        with jax.named_scope("mlp"):
+            return x_BTD + self.mlp(normed_BTD), kept, None
