@@ -66,6 +66,7 @@ def test_loss_and_gradients_do_not_depend_on_the_mesh(toy, sizes, tied):
         ((1, 1, 1), {"grad_accum": 2}),
         ((1, 8, 1), {}),
         ((1, 4, 2), {"grad_accum": 2}),
+        ((1, 2, 1, 1, 2), {"grad_accum": 2}),  # A row's time split in two.
         ((1, 2, 2, 2), {"grad_accum": 2, "param_dtype": "bfloat16", "mu_dtype": "bfloat16"}),
     ],
 )
