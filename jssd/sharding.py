@@ -137,6 +137,20 @@ def sharding(*axes: str | None) -> jax.sharding.Sharding | None:
     return jax.sharding.NamedSharding(jax.sharding.get_mesh(), entries)
 
 
+def batch_shards() -> tuple[list[int], int]:
+    """Which shards of the batch axis this process's devices hold, rising, and how many there are.
+
+    ([0], 1) without a mesh. Processes that share rows, and split weights, heads or time among them,
+    hold the same shards.
+    """
+    rows = sharding("batch")
+    if rows is None:
+        return [0], 1
+    count = parts(jax.sharding.get_abstract_mesh(), "batch")
+    held = rows.addressable_devices_indices_map((count,)).values()
+    return sorted({index[0].indices(count)[0] for index in held if index is not None}), count
+
+
 def on_shards(function: Callable, in_axes: tuple, out_axes: Any) -> Callable:
     """`function` run on each device's shards of its arguments, or as it is without a mesh.
 

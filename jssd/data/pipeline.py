@@ -1,4 +1,4 @@
-"""Samples to packed training batches, with a loss on response tokens only. Read ahead by Grain.
+"""Samples to training batches, with a loss on response tokens only. Read ahead by Grain.
 
 The order of rows is planned per epoch as a pure function of the data, the seed and the epoch, and
 epochs follow one another without end and without a gap: a batch may hold the last rows of one and
@@ -16,6 +16,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from jssd.config import PACKING
 from jssd.data import packing as plan
 from jssd.data.samples import Sample
 
@@ -121,16 +122,22 @@ def _supports(examples: Examples, first: int, end: int) -> np.ndarray:
     return table
 
 
-class Batches(Iterator[dict[str, np.ndarray]]):
-    """Endless batches: this process's rows of each global batch, as arrays [rows, seq_len].
+Batch = list[dict[str, np.ndarray]]
+
+
+class Batches(Iterator[Batch]):
+    """Endless batches, each the list of its `grad_accum` micro-batches: this process's rows of
+    them, as arrays [rows, T].
 
     inputs, targets int32: a token and the one after it. loss_mask float32: 1 where the target is a
     completion token. segment_ids int32: 1, 2, ... per row; 0 is padding. positions int32: from 0 in
-    each segment. support_ids int32 [rows, seq_len, S]: the ids the target could have been drawn
-    from, padded with -1; -2 first where unknown; all -1 where loss_mask is 0. S is the data set's
-    largest support.
+    each segment. support_ids int32 [rows, T, S]: the ids the target could have been drawn from,
+    padded with -1; -2 first where unknown; all -1 where loss_mask is 0. S is the data set's largest
+    support.
 
-    Process p of P gets rows p*B/P to (p+1)*B/P of a global batch of B.
+    T is `seq_len`; with packing "bucketed" it differs by micro-batch, alike on all processes (see
+    `packing.micro_batches`). The rows of a micro-batch are cut into `shard_count` equal shards, and
+    a process gets those named in `shards`, in order.
     """
 
     def __init__(
@@ -140,17 +147,18 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         seq_len: int,
         global_batch_size: int,
         seed: int,
-        packing: bool = True,
-        process_index: int = 0,
-        process_count: int = 1,
+        packing: str = "packed",
+        grad_accum: int = 1,
+        shards: Sequence[int] = (0,),
+        shard_count: int = 1,
         threads: int = 2,
         prefetch: int = 2,
     ):
         """`prefetch` batches are built ahead by `threads`.
 
-        Raises ValueError when a sample exceeds `seq_len`, or processes can't share a batch.
+        Raises ValueError when a sample exceeds `seq_len`, or a batch can't be cut evenly.
         """
-        lengths = examples.lengths
+        self._lengths = lengths = examples.lengths
         if lengths.max() > seq_len:
             longest = int(lengths.max())
             raise ValueError(
@@ -160,21 +168,25 @@ class Batches(Iterator[dict[str, np.ndarray]]):
                 "sampling.max_new_tokens, or set filter.truncated='drop' if those are the long "
                 "ones."
             )
-        if global_batch_size % process_count:
+        parts = grad_accum * shard_count
+        if global_batch_size % parts:
             raise ValueError(
-                f"train.global_batch_size={global_batch_size} must be a multiple of the "
-                f"{process_count} processes."
+                f"train.global_batch_size={global_batch_size} must be a multiple of {parts}: "
+                f"train.grad_accum={grad_accum} micro-batches, each split {shard_count} ways over "
+                "mesh data*fsdp*expert. Set "
+                f"train.global_batch_size={-(-global_batch_size // parts) * parts}, a smaller "
+                "train.grad_accum, or a mesh with more on tensor or context."
             )
         self.global_batch_size = global_batch_size
+        self._seed, self._packing, self._grad_accum = seed, packing, grad_accum
         self._rows = _Rows(examples, seq_len, seed, packing)
-        self._local = global_batch_size // process_count
-        self._first = process_index * self._local
+        self._shards, self._shard_count = shards, shard_count
         self._options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
         # All that decides which tokens come at a position: not process count nor batch size.
-        self._data = f"{examples.digest()}-{seq_len}-{seed}-{int(packing)}"
+        self._data = f"{examples.digest()}-{seq_len}-{seed}-{packing}"
         self._start(0, 0)
 
-    def __next__(self) -> dict[str, np.ndarray]:
+    def __next__(self) -> Batch:
         batch = next(self._iterator)
         self._done += 1
         return batch
@@ -185,7 +197,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         return {"epoch": epoch, "row": row, "data": self._data}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on from `get_state`, with any process count and batch size.
+        """Goes on from `get_state`, with any process count, batch size and grad_accum.
 
         Raises ValueError when the state is of other data, seed, seq_len or packing.
         """
@@ -198,19 +210,36 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         self._start(int(state["epoch"]), int(state["row"]))
 
     def report(self) -> dict[str, Any]:
-        """Sizes of the first epoch, ready for JSON: how full rows are, what a batch holds."""
+        """Sizes of the first epoch, ready for JSON: what a batch holds, and what it costs.
+
+        `pack_efficiency` is the share of computed tokens that are not padding; `tokens_per_step`
+        is `packing.tokens_per_step` of every mode, to compare with the one in force, `packing`.
+        """
         examples, rows = self._rows.examples, self._rows.count(0)
-        tokens = int(examples.lengths.sum())
+        tokens = int(self._lengths.sum())
         loss_tokens = int((np.diff(examples.starts) - examples.prompt_lens).sum())
+        modes = {
+            mode: plan.tokens_per_step(
+                self._lengths,
+                self._rows.seq_len,
+                seed=self._seed,
+                global_batch_size=self.global_batch_size,
+                grad_accum=self._grad_accum,
+                packing=mode,
+            )
+            for mode in PACKING
+        }
         return {
             "samples": len(examples.prompt_lens),
-            "longest": int(examples.lengths.max()),
+            "longest": int(self._lengths.max()),
             "tokens_per_epoch": tokens,
             "loss_tokens_per_epoch": loss_tokens,
             "rows_per_epoch": rows,
             "batches_per_epoch": rows / self.global_batch_size,
             "samples_per_row": len(examples.prompt_lens) / rows,
-            "pack_efficiency": tokens / (rows * self._rows.seq_len),
+            "packing": self._packing,
+            "pack_efficiency": modes[self._packing]["share"],
+            "tokens_per_step": modes,
             "tokens_per_batch": tokens / rows * self.global_batch_size,
             "loss_tokens_per_batch": loss_tokens / rows * self.global_batch_size,
             "support_width": examples.support_width,
@@ -225,23 +254,37 @@ class Batches(Iterator[dict[str, np.ndarray]]):
             self.close()
         self._rows.rebase(epoch, row)
         self._done = 0
-        rows = grain.MapDataset.range(_ENDLESS).map(self._read_row)
-        batches = rows.batch(self._local, drop_remainder=True)
+        batches = grain.MapDataset.range(_ENDLESS).map(self._read)
         self._iterator = iter(batches.to_iter_dataset(self._options))
 
-    def _read_row(self, index: int) -> dict[str, np.ndarray]:
-        # Of all rows this process reads, counted from where it started.
-        batch, place = divmod(index, self._local)
-        return self._rows[batch * self.global_batch_size + self._first + place]
+    def _read(self, index: int) -> Batch:
+        """Batch `index`, counted from where reading started."""
+        first = index * self.global_batch_size
+        rows = [self._rows[first + place] for place in range(self.global_batch_size)]
+        examples = self._rows.examples
+        cut = plan.micro_batches(
+            np.array([self._lengths[row].sum() for row in rows]),
+            self._rows.seq_len,
+            self._grad_accum,
+            packing=self._packing,
+        )
+        batch = []
+        for places, length in cut:
+            parts = np.split(places, self._shard_count)
+            mine = np.concatenate([parts[shard] for shard in self._shards])
+            built = [build_row(examples, rows[place], length) for place in mine]
+            batch.append({name: np.stack([row[name] for row in built]) for name in built[0]})
+        return batch
 
 
 _ENDLESS = 2**50
 
 
 class _Rows:
-    """Row i counted from a base position, in whichever epoch that falls; planned when needed."""
+    """The samples of row i counted from a base position, in whichever epoch that falls; planned
+    when needed."""
 
-    def __init__(self, examples: Examples, seq_len: int, seed: int, packing: bool):
+    def __init__(self, examples: Examples, seq_len: int, seed: int, packing: str):
         self.examples, self.seq_len = examples, seq_len
         self._seed, self._packing = seed, packing
         self._lock = threading.Lock()
@@ -268,11 +311,10 @@ class _Rows:
             offset = bisect.bisect_right(self._starts, index) - 1
             return self._epoch + offset, index - self._starts[offset]
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, index: int) -> list[int]:
         epoch, row = self.locate(index)
         with self._lock:
-            samples = self._plan(epoch)[row]
-        return build_row(self.examples, samples, self.seq_len)
+            return self._plan(epoch)[row]
 
     def _plan(self, epoch: int) -> list[list[int]]:
         if epoch not in self._plans:

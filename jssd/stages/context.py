@@ -16,6 +16,19 @@ from jssd.model import transformer
 from jssd.model.config import ModelConfig
 from jssd.weights import gguf, hf, hub
 
+# Of section train: how a machine does it and what it keeps, but for rounding never what is learned.
+# They may change while a run is under way, as when it goes on with more devices or fewer.
+MACHINE = (
+    "attention",
+    "grad_accum",
+    "keep_last",
+    "log_every",
+    "loss_chunk",
+    "remat",
+    "save_every",
+    "unroll",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -106,6 +119,13 @@ def freeze_settings(folder: pathlib.Path, settings: dict) -> None:
             )
         return
     write_json(path, settings)
+
+
+def trained(config: Config) -> dict:
+    """What decides the weights that come out: sections filter and train as a plain dict, without
+    `MACHINE`."""
+    tree = section(config, "filter", "train")
+    return tree | {"train": {k: v for k, v in tree["train"].items() if k not in MACHINE}}
 
 
 def section(config: Config, *names: str) -> dict:

@@ -11,9 +11,13 @@ from jssd.weights.checkpoint import Checkpointer
 
 
 def run(run: Run) -> None:
-    """Exports the last checkpoint. Finds `export/` complete and returns when it was done before."""
+    """Exports the last checkpoint. Finds `export/` complete and returns when it was done before.
+
+    What is exported are the weights that training computed with: with train.param_dtype="bfloat16"
+    they are bfloat16, the rounding of the optimizer's float32 master, whatever export.dtype.
+    """
     config, folder = run.config, run.workdir / "export"
-    context.freeze_settings(run.workdir / "train", context.section(config, "filter", "train"))
+    context.freeze_settings(run.workdir / "train", context.trained(config))
     if folder.exists():
         return
     source = run.base_folder()

@@ -2,6 +2,7 @@
 
 import jax
 
+from jssd import sharding
 from jssd.data import filters, pipeline, samples
 from jssd.stages import context
 from jssd.stages.context import Run
@@ -15,10 +16,10 @@ from jssd.weights.fingerprint import fingerprint
 def run(run: Run) -> None:
     """Trains from the newest checkpoint, or from the base, up to `train.num_steps`."""
     config = run.config
-    context.freeze_settings(run.workdir / "train", context.section(config, "filter", "train"))
+    context.freeze_settings(run.workdir / "train", context.trained(config))
     drawn = samples.read_folder(run.workdir / "samples")
     with run.writer("train") as writer, jax.set_mesh(run.mesh):
-        cfg, params = run.load(run.base_folder(), config.train.param_dtype)
+        cfg, params = run.load(run.base_folder(), "float32")  # The optimizer rounds them.
         name = fingerprint(run.load(run.base_folder())[1])
         _check_origin(drawn, name, config.train.allow_foreign_samples)
         manifest = run.workdir / "samples" / samples.MANIFEST
@@ -58,7 +59,6 @@ def run(run: Run) -> None:
                 save_every=config.train.save_every,
                 writer=writer,
                 checkpointer=checkpointer,
-                grad_accum=config.train.grad_accum,
             )
 
 
@@ -82,21 +82,28 @@ def _batches(run: Run, drawn: list[samples.Sample], writer) -> pipeline.Batches:
     )
     writer.line(f"filters dropped: {told or 'nothing'}; {len(kept)} of {len(drawn)} samples left")
     eos_id = run.tokenizer().eos_id if config.filter.truncated == "keep" else None
+    shards, shard_count = sharding.batch_shards()
     batches = pipeline.Batches(
         pipeline.from_samples(kept, eos_id),
         seq_len=config.train.seq_len,
         global_batch_size=config.train.global_batch_size,
         seed=config.train.seed,
-        packing=config.train.packing == "packed",
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        packing=config.train.packing,
+        grad_accum=config.train.grad_accum,
+        shards=shards,
+        shard_count=shard_count,
     )
     report = batches.report()
     writer.line(
-        f"an epoch is {report['batches_per_epoch']:.1f} batches, rows are "
-        f"{report['pack_efficiency']:.0%} full, "
+        f"an epoch is {report['batches_per_epoch']:.1f} batches, "
         f"{report['loss_tokens_per_batch']:.0f} response tokens a batch"
     )
+    told = ", ".join(
+        f"{mode}{' (in force)' if mode == report['packing'] else ''} "
+        f"{cost['real']:.0f}/{cost['computed']:.0f} = {cost['share']:.0%}"
+        for mode, cost in report["tokens_per_step"].items()
+    )
+    writer.line(f"tokens a step, real/computed, by train.packing: {told}")
     context.write_json(
         run.workdir / "data" / "stats.json",
         {"filters": counts, "samples": stats, "batches": report},

@@ -14,13 +14,13 @@ import numpy as np
 from jssd.metrics import Writer
 from jssd.model.config import ModelConfig
 from jssd.train import flops
-from jssd.train.step import TrainState, TrainStep, place_batch
+from jssd.train.step import Batch, Metrics, TrainState, place_batch
 
 
 class Batches(Protocol):
     """An endless stream of host batches, as `data/pipeline.py` makes, with a position to save."""
 
-    def __next__(self) -> dict[str, np.ndarray]: ...
+    def __next__(self) -> list[dict[str, np.ndarray]]: ...
 
     def get_state(self) -> Any:
         """The position after the last batch taken, small and serialisable."""
@@ -41,7 +41,7 @@ class Checkpointer(Protocol):
 def train(
     state: TrainState,
     batches: Batches,
-    train_step: TrainStep,
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]],
     *,
     cfg: ModelConfig,
     num_steps: int,
@@ -49,7 +49,6 @@ def train(
     save_every: int,
     writer: Writer,
     checkpointer: Checkpointer,
-    grad_accum: int = 1,
     should_stop: Callable[[int], bool] = lambda step: False,
 ) -> TrainState:
     """Runs `train_step` until `num_steps`, logging and saving on the way. Returns the last state.
@@ -64,7 +63,6 @@ def train(
       save_every: steps between two checkpoints; the last step is always saved.
       writer: receives the scalars and events.
       checkpointer: receives the states.
-      grad_accum: micro-batches that `train_step` expects.
       should_stop: asked after each step; True saves and returns early, with `state.step` short of
         `num_steps`. Every process must answer alike.
 
@@ -75,10 +73,11 @@ def train(
     first = int(state.step) + 1
     saved = first - 1
     meter = _Meter(cfg)
+    compiled: set[tuple[int, ...]] = set()  # Shapes of micro-batches that had their first step.
     with writer.progress(num_steps, "sft", done=saved) as advance:
         for step in range(first, num_steps + 1):
             started = time.perf_counter()
-            batch = place_batch(_next(batches, step, num_steps), grad_accum)
+            batch = place_batch(_next(batches, step, num_steps))
             waited = time.perf_counter() - started
             state, device_metrics = train_step(state, batch)
             # Waits for the step: a bad loss must stop the run before anything of it is saved.
@@ -86,8 +85,10 @@ def train(
             seconds = time.perf_counter() - started
             if step == first:
                 writer.event("first_step", step=step, seconds=round(seconds, 3))
-            else:
+            shapes = {micro["inputs"].shape for micro in batch}
+            if shapes <= compiled:
                 meter.add(metrics, seconds, waited)
+            compiled |= shapes
             _check_finite(metrics, step, saved, writer)
             last = step == num_steps or should_stop(step)
             if step % log_every == 0 or last:
@@ -104,7 +105,7 @@ def train(
     return state
 
 
-def _next(batches: Batches, step: int, num_steps: int) -> dict[str, np.ndarray]:
+def _next(batches: Batches, step: int, num_steps: int) -> list[dict[str, np.ndarray]]:
     try:
         return next(batches)
     except StopIteration:
@@ -129,7 +130,7 @@ def _check_finite(metrics: dict[str, float], step: int, saved: int, writer: Writ
 
 @dataclasses.dataclass
 class _Meter:
-    """Work and time since the last log line. The first step, which compiles, is left out."""
+    """Work and time since the last log line. Steps that compile are left out."""
 
     cfg: ModelConfig
     seconds: float = 0.0
@@ -153,7 +154,7 @@ class _Meter:
     def take(self) -> dict[str, float | None]:
         """Speeds since the last call: None where nothing was measured, by fixed keys."""
         rate = lambda amount: amount / self.seconds if self.steps else None
-        device = jax.devices()[0]
+        device = jax.local_devices()[0]  # Others' memory cannot be asked for.
         peak = flops.peak_flops(device.device_kind)
         per_device = rate(self.work / jax.device_count())
         if peak is not None:

@@ -5,6 +5,9 @@ weights decay. Here, as in Megatron-LM, the framework the paper names, vectors d
 norms and the biases. Matrices, the embedding among them, do.
 """
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -41,17 +44,49 @@ def decays(params: dict) -> dict:
     return jax.tree_util.tree_map_with_path(leaf, params)
 
 
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """AdamW with a clipped global norm. Moments are float32 whatever the dtype of the weights."""
+class Optimizer(NamedTuple):
+    """Two pure functions that own the float32 values of the weights."""
+
+    # Float32 params -> (the weights to compute with, optimizer state).
+    init: Callable[[dict], tuple[dict, Any]]
+    # (float32 gradients, optimizer state, weights) -> (weights, optimizer state) after the update.
+    apply: Callable[[dict, Any, dict], tuple[dict, Any]]
+
+
+class Master(NamedTuple):
+    """Optimizer state where the weights to compute with are rounded."""
+
+    params: dict  # Float32. An update too small for the rounded weights is not lost here.
+    moments: optax.OptState
+
+
+def make_optimizer(config: TrainConfig) -> Optimizer:
+    """AdamW with a clipped global norm, in float32.
+
+    With `param_dtype` "bfloat16" the state is a `Master`, and the weights are always its rounding.
+    The second moment is float32; the first is stored in `mu_dtype`.
+    """
     chain = optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-        optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.eps),
+        optax.scale_by_adam(
+            b1=config.beta1, b2=config.beta2, eps=config.eps, mu_dtype=config.mu_dtype
+        ),
         optax.add_decayed_weights(config.weight_decay, mask=decays),
         optax.scale_by_learning_rate(learning_rate_schedule(config)),
     )
+    rounded = config.param_dtype != "float32"
 
-    def init(params: optax.Params) -> optax.OptState:
-        # optax gives the second moment the dtype of the weights; these stand in for them.
-        return chain.init(jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params))
+    def weights(params: dict) -> dict:
+        return jax.tree.map(lambda p: p.astype(config.param_dtype), params)
 
-    return optax.GradientTransformation(init, chain.update)
+    def init(params: dict) -> tuple[dict, Any]:
+        moments = chain.init(params)
+        return weights(params), Master(params, moments) if rounded else moments
+
+    def apply(grads: dict, state: Any, params: dict) -> tuple[dict, Any]:
+        exact, moments = state if rounded else (params, state)
+        updates, moments = chain.update(grads, moments, exact)
+        new: Any = optax.apply_updates(exact, updates)
+        return weights(new), Master(new, moments) if rounded else moments
+
+    return Optimizer(init, apply)

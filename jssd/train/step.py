@@ -1,9 +1,12 @@
-"""One optimizer step: gradients over micro-batches, one division, one update."""
+"""One optimizer step: gradients over micro-batches, one division, one update.
+
+Micro-batches may differ in length (packing "bucketed"), so a step is not one program but a few: one
+that adds a micro-batch's gradients, compiled for each length, and one that updates.
+"""
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +16,9 @@ import optax
 from jssd.config import TrainConfig
 from jssd.model import transformer
 from jssd.model.config import ModelConfig
-from jssd.sharding import RULES, balanced_order, parts, sharding
+from jssd.sharding import balanced_order, batch_shards, check_divisible, parts, sharding
 from jssd.train.loss import LossSums, response_loss
-from jssd.train.optimizer import learning_rate_schedule
+from jssd.train.optimizer import Optimizer, learning_rate_schedule
 
 
 @functools.partial(
@@ -28,23 +31,58 @@ class TrainState:
     """All that an update reads and writes."""
 
     params: dict
-    opt_state: Any  # Of `make_optimizer`: moments like `params`, and counters.
+    opt_state: Any  # Of `make_optimizer`: moments like `params`, counters, perhaps a master.
     step: jax.Array  # int32 scalar: updates applied so far.
 
 
-Batch = dict[str, jax.Array]
+MicroBatch = dict[str, jax.Array]
+Batch = list[MicroBatch]
 Metrics = dict[str, jax.Array]
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def init_state(params: dict, optimizer: optax.GradientTransformation) -> TrainState:
-    """State before the first update. It holds `params` themselves: the first step donates them."""
-    opt_state, step = jax.jit(lambda p: (optimizer.init(p), jnp.zeros((), jnp.int32)))(params)
-    return TrainState(params, opt_state, step)
+class Totals(NamedTuple):
+    """Float32 sums over the micro-batches of a step so far."""
+
+    grads: dict  # Like the weights, and sharded as they are.
+    loss: LossSums
+    router_aux_loss: jax.Array  # Of each micro-batch, times its response tokens.
+    tokens: jax.Array  # Without padding.
+    attention_pairs: jax.Array  # For `flops.train_flops`.
 
 
-def abstract_state(params: dict, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state's shapes, dtypes and (under a mesh) shardings, from those of `params`."""
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """One step: (state, batch of `place_batch`) to (state, metrics). The state is donated.
+
+    The parts are jitted; they are apart to be looked at, compiled ahead, or measured.
+    """
+
+    zeros: jax.stages.Wrapped  # Weights -> totals of nothing.
+    # (totals or None, weights, micro-batch) -> totals with the micro-batch. The totals are donated.
+    add: jax.stages.Wrapped
+    update: jax.stages.Wrapped  # (state, totals) -> (state, metrics). The state is donated.
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        # With one micro-batch its gradients are the totals: no second copy of them is made.
+        totals = self.zeros(state.params) if len(batch) > 1 else None
+        for micro in batch:
+            totals = self.add(totals, state.params, micro)
+        return self.update(state, totals)
+
+
+def init_state(params: dict, optimizer: Optimizer) -> TrainState:
+    """State before the first update, of float32 `params`, which are donated."""
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def init(params: dict) -> TrainState:
+        weights, opt_state = optimizer.init(params)
+        return TrainState(weights, opt_state, jnp.zeros((), jnp.int32))
+
+    return init(params)
+
+
+def abstract_state(params: dict, optimizer: Optimizer) -> TrainState:
+    """The state's shapes, dtypes and (under a mesh) shardings, from those of float32 `params`."""
     state = jax.eval_shape(lambda p: init_state(p, optimizer), params)
     if sharding() is None:
         return state
@@ -57,57 +95,51 @@ def abstract_state(params: dict, optimizer: optax.GradientTransformation) -> Tra
     return jax.tree.map(concrete, state)
 
 
-def place_batch(batch: dict[str, np.ndarray], grad_accum: int) -> Batch:
-    """Host rows [rows, ...] as device arrays [grad_accum, rows / grad_accum, ...].
+def place_batch(batch: list[dict[str, np.ndarray]]) -> Batch:
+    """Micro-batches of host rows [rows, ...] as device arrays of all processes' rows.
 
-    With a mesh, rows of each micro-batch are split over its batch axes; each process gives its own.
+    With a mesh, rows are split over its batch axes; each process gives those of its `batch_shards`.
 
     Raises:
-      ValueError: the rows cannot be split into `grad_accum` parts, or a part over the mesh.
+      ValueError: the mesh cannot split the rows of a micro-batch, or their length.
     """
-    rows = len(batch["inputs"])
-    if rows % grad_accum:
-        raise ValueError(
-            f"a batch of {rows} rows must be a multiple of train.grad_accum={grad_accum}."
-        )
-    mesh = jax.sharding.get_abstract_mesh()
-    shards = parts(mesh, "batch")
-    per_micro = rows * jax.process_count() // grad_accum
-    if per_micro % shards:
-        raise ValueError(
-            f"train.global_batch_size={rows * jax.process_count()} gives {per_micro} rows to each "
-            f"of train.grad_accum={grad_accum} micro-batches: must be a multiple of mesh "
-            f"{'*'.join(RULES['batch'])}={shards}. Change the batch, grad_accum, or the mesh."
-        )
+    shards, count = batch_shards()
+    return [_place_micro(micro, count / len(shards)) for micro in batch]
 
-    length, pieces = batch["inputs"].shape[1], parts(mesh, "seq")
+
+def _place_micro(micro: dict[str, np.ndarray], share: float) -> MicroBatch:
+    """One micro-batch on the devices; all processes together hold `share` times its rows."""
+    rows = round(len(micro["inputs"]) * share)
+    check_divisible({"rows of a micro-batch (global_batch_size/grad_accum)": (rows, "batch")})
+    length, pieces = micro["inputs"].shape[1], parts(jax.sharding.get_abstract_mesh(), "seq")
     if length % (2 * pieces) and pieces > 1:
         raise ValueError(
-            f"train.seq_len={length} must be a multiple of {2 * pieces}, twice mesh "
-            f"context={pieces}. Change one of them."
+            f"train.seq_len, or a bucket below it, is {length}: must be a multiple of "
+            f"{2 * pieces}, twice mesh context={pieces}. Change one of them."
         )
     order = balanced_order(length, pieces) if pieces > 1 else slice(None)
 
     def place(array: np.ndarray) -> jax.Array:
-        micros = array[:, order].reshape(grad_accum, rows // grad_accum, *array.shape[1:])
-        target = sharding(None, "batch", "seq", *(None,) * (array.ndim - 2))
+        target = sharding("batch", "seq", *(None,) * (array.ndim - 2))
         if target is None:
-            return jnp.asarray(micros)
-        return jax.make_array_from_process_local_data(target, micros)
+            return jnp.asarray(array)
+        shape = (rows, *array.shape[1:])
+        return jax.make_array_from_process_local_data(target, array[:, order], shape)
 
-    return {name: place(array) for name, array in batch.items()}
+    return {name: place(array) for name, array in micro.items()}
 
 
 def make_train_step(
     cfg: ModelConfig,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     train_config: TrainConfig,
     compute_dtype=None,
 ) -> TrainStep:
-    """The jitted step: (state, batch of `place_batch`) to (state, metrics). The state is donated.
+    """The step of a model under an optimizer.
 
     The loss is the mean over the response tokens of all micro-batches together, so it does not
-    depend on how they were cut. A step whose loss or gradient norm is not finite changes nothing.
+    depend on how they were cut. (The router's loss does, a little: it looks at a micro-batch as a
+    whole.) A step whose loss or gradient norm is not finite changes nothing.
 
     Metrics, float32 scalars: `loss` (nats a response token), `kept_mass` (mean probability of the
     recorded supports; NaN if the batch has none), `compression` (mean -log KeptMass, nats: what the
@@ -118,7 +150,7 @@ def make_train_step(
     """
     schedule = learning_rate_schedule(train_config)
 
-    def micro_loss(params: dict, micro: Batch) -> tuple[jax.Array, tuple[LossSums, jax.Array]]:
+    def micro_loss(params: dict, micro: MicroBatch) -> tuple[jax.Array, tuple[LossSums, jax.Array]]:
         x_BTD, balance = transformer.forward(
             params, cfg, micro["inputs"], micro["positions"], micro["segment_ids"],
             dtype=compute_dtype, remat=train_config.remat, unroll=train_config.unroll,
@@ -133,41 +165,47 @@ def make_train_step(
         balance = jnp.float32(0) if balance is None else balance * sums.tokens
         return sums.nll + train_config.router_aux_loss * balance, (sums, balance)
 
-    def gradients(params: dict, batch: Batch) -> tuple[dict, tuple[LossSums, jax.Array]]:
-        def add(carry, micro):
-            (_, sums), grads = jax.value_and_grad(micro_loss, has_aux=True)(params, micro)
-            grads = jax.tree.map(lambda grad: grad.astype(jnp.float32), grads)
-            return jax.tree.map(jnp.add, carry, (grads, sums)), None
-
-        zero_grads = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
-        zero_sums = LossSums(*(jnp.zeros((), jnp.float32) for _ in LossSums._fields))
-        zeros = (zero_grads, (zero_sums, jnp.zeros((), jnp.float32)))
-        return jax.lax.scan(add, zeros, batch)[0]
+    @jax.jit
+    def zeros(params: dict) -> Totals:
+        zero = jnp.zeros((), jnp.float32)
+        grads = jax.tree.map(lambda p: jnp.zeros_like(p, jnp.float32), params)
+        return Totals(grads, LossSums(*(zero for _ in LossSums._fields)), zero, zero, zero)
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        grads, (sums, balance) = gradients(state.params, batch)
+    def add(totals: Totals | None, params: dict, micro: MicroBatch) -> Totals:
+        (_, (sums, balance)), grads = jax.value_and_grad(micro_loss, has_aux=True)(params, micro)
+        real = micro["segment_ids"] > 0
+        new = Totals(
+            jax.tree.map(lambda grad: grad.astype(jnp.float32), grads),
+            sums,
+            balance,
+            real.sum(dtype=jnp.float32),
+            # Positions restart with each sample, so position p sees p + 1 keys.
+            jnp.where(real, micro["positions"] + 1, 0).sum(dtype=jnp.float32),
+        )
+        return new if totals is None else jax.tree.map(jnp.add, totals, new)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def update(state: TrainState, totals: Totals) -> tuple[TrainState, Metrics]:
+        sums = totals.loss
         tokens = jnp.maximum(sums.tokens, 1.0)
-        grads = jax.tree.map(lambda grad: grad / tokens, grads)
+        grads = jax.tree.map(lambda grad: grad / tokens, totals.grads)
         loss, grad_norm = sums.nll / tokens, optax.tree.norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
+        params, opt_state = optimizer.apply(grads, state.opt_state, state.params)
         new = TrainState(params, opt_state, state.step + 1)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
-        real = batch["segment_ids"] > 0
         return new, {
             "loss": loss,
             "kept_mass": sums.kept_mass / sums.supported_tokens,
             "compression": -sums.log_kept_mass / sums.supported_tokens,
-            "router_aux_loss": balance / tokens,
+            "router_aux_loss": totals.router_aux_loss / tokens,
             "grad_norm": grad_norm,
             "learning_rate": jnp.asarray(schedule(state.step)),
             "response_tokens": sums.tokens,
             "unsupported_tokens": sums.unsupported_tokens,
-            "tokens": real.sum(dtype=jnp.float32),
-            # Positions restart with each sample, so position p sees p + 1 keys.
-            "attention_pairs": jnp.where(real, batch["positions"] + 1, 0).sum(dtype=jnp.float32),
+            "tokens": totals.tokens,
+            "attention_pairs": totals.attention_pairs,
         }
 
-    return train_step
+    return TrainStep(zeros, add, update)

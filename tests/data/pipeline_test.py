@@ -1,5 +1,6 @@
 """Tests of jssd/data/pipeline.py."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jssd.config import PACKING
 from jssd.data import pipeline
 from jssd.data.pipeline import Batches
 from jssd.data.samples import Sample
@@ -40,28 +42,44 @@ def many(count: int = 23) -> list[Sample]:
     ]
 
 
+WIDE = {"seq_len": 512}  # With rungs at 128 and 256.
+
+
+def uneven(count: int = 23) -> list[Sample]:
+    """As `many`, with lengths from 21 to 461."""
+    return [sample(n, [100 + n], [100 + n] * (20 * (n + 1)) + [EOS]) for n in range(count)]
+
+
 def batches(samples: list[Sample], **options: Any) -> Batches:
     settings: dict[str, Any] = {"seq_len": 16, "global_batch_size": 4, "seed": 0} | options
     return Batches(pipeline.from_samples(samples, settings.pop("eos_id", None)), **settings)
 
 
-def take(stream: Batches, count: int) -> list[dict[str, np.ndarray]]:
+def take(stream: Batches, count: int) -> list[pipeline.Batch]:
     return [next(stream) for _ in range(count)]
 
 
-def assert_equal(left: list[dict[str, np.ndarray]], right: list[dict[str, np.ndarray]]) -> None:
-    assert len(left) == len(right)
-    for one, other in zip(left, right):
+def assert_equal(left: list[pipeline.Batch], right: list[pipeline.Batch]) -> None:
+    assert [len(batch) for batch in left] == [len(batch) for batch in right]
+    for one, other in zip(itertools.chain(*left), itertools.chain(*right)):
         assert one.keys() == other.keys()
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
             assert one[name].dtype == other[name].dtype
 
 
-def seen(found: list[dict[str, np.ndarray]]) -> Iterator[int]:
+def joined(parts: list[pipeline.Batch]) -> pipeline.Batch:
+    """The whole batch, of the shards of all processes."""
+    return [
+        {name: np.concatenate([micro[name] for micro in micros]) for name in micros[0]}
+        for micros in zip(*parts)
+    ]
+
+
+def seen(found: list[pipeline.Batch]) -> Iterator[int]:
     """The sample behind each segment, in reading order."""
-    for batch in found:
-        for inputs, segments in zip(batch["inputs"], batch["segment_ids"]):
+    for micro in itertools.chain(*found):
+        for inputs, segments in zip(micro["inputs"], micro["segment_ids"]):
             for segment in range(1, segments.max() + 1):
                 yield int(inputs[segments == segment][0]) - 100
 
@@ -97,8 +115,8 @@ def test_without_a_closing_token_truncated_samples_end_as_drawn():
 
 
 def test_batches_keep_the_contract():
-    batch = next(batches(many()))
-    kinds = {name: (array.dtype.name, array.shape) for name, array in batch.items()}
+    (micro,) = next(batches(many()))
+    kinds = {name: (array.dtype.name, array.shape) for name, array in micro.items()}
     assert kinds == {
         "inputs": ("int32", (4, 16)),
         "targets": ("int32", (4, 16)),
@@ -109,7 +127,7 @@ def test_batches_keep_the_contract():
     }
 
 
-@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("packing", ["packed", "none"])
 def test_every_epoch_shows_every_sample_once_in_a_new_order(packing):
     stream = batches(many(), packing=packing)
     order = list(seen(take(stream, 30)))
@@ -121,15 +139,15 @@ def test_every_epoch_shows_every_sample_once_in_a_new_order(packing):
 
 
 def test_no_batch_is_partial_and_a_data_set_smaller_than_a_batch_repeats_in_it():
-    stream = batches(many(3), packing=False, global_batch_size=8)
+    stream = batches(many(3), packing="none", global_batch_size=8)
     batch = next(stream)
-    assert batch["inputs"].shape == (8, 16)
+    assert batch[0]["inputs"].shape == (8, 16)
     assert sorted(list(seen([batch]))[:3]) == [0, 1, 2]
     assert stream.get_state()["epoch"] == 2
     assert stream.get_state()["row"] == 2
 
 
-@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("packing", PACKING)
 def test_a_run_killed_after_any_batch_goes_on_with_the_same_rest(packing):
     expected = take(batches(many(), packing=packing), 14)
     stream = batches(many(), packing=packing)
@@ -143,21 +161,54 @@ def test_a_run_killed_after_any_batch_goes_on_with_the_same_rest(packing):
         assert_equal(take(stream, 1), expected[done : done + 1])
 
 
-def test_processes_share_each_batch_and_any_number_of_them_can_resume():
-    whole = batches(many())
+@pytest.mark.parametrize("packing", PACKING)
+def test_processes_share_each_batch_and_any_number_of_them_can_resume(packing):
+    def process(index, count):
+        settings = {"packing": packing, "grad_accum": 2, "global_batch_size": 8, **WIDE}
+        return batches(uneven(), shards=[index], shard_count=count, **settings)
+
+    whole = process(0, 1)
     expected = take(whole, 6)
-    parts = [batches(many(), process_index=i, process_count=2) for i in range(2)]
+    halves = [process(i, 2) for i in range(2)]
     for index in range(3):
-        halves = [next(part) for part in parts]
-        joined = {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}
-        assert_equal([joined], [expected[index]])
-    state = parts[0].get_state()
-    assert state == parts[1].get_state()
-    quarters = [batches(many(), process_index=i, process_count=4) for i in range(4)]
+        assert_equal([joined([next(half) for half in halves])], [expected[index]])
+    state = halves[0].get_state()
+    assert state == halves[1].get_state()
+    quarters = [process(i, 4) for i in range(4)]
     for quarter in quarters:
         quarter.set_state(state)
-    found = [next(quarter)["inputs"] for quarter in quarters]
-    np.testing.assert_array_equal(np.concatenate(found), expected[3]["inputs"])
+    for index in range(3, 6):
+        assert_equal([joined([next(quarter) for quarter in quarters])], [expected[index]])
+
+
+def test_a_process_may_hold_any_shards_of_a_micro_batch():
+    (whole,) = next(batches(many(), packing="none"))
+    (part,) = next(batches(many(), packing="none", shards=[0, 3], shard_count=4))
+    np.testing.assert_array_equal(part["inputs"], whole["inputs"][[0, 3]])
+
+
+def test_a_bucketed_step_has_the_rows_of_an_unpacked_one_on_shorter_rows():
+    settings = {"global_batch_size": 8, "grad_accum": 4, **WIDE}
+    plain = batches(uneven(), packing="none", **settings)
+    bucketed = batches(uneven(), packing="bucketed", **settings)
+    lengths = set()
+    for one, other in zip(take(plain, 10), take(bucketed, 10)):
+        assert [micro["inputs"].shape for micro in one] == [(2, 512)] * 4
+        assert sorted(seen([one])) == sorted(seen([other]))
+        rows = {
+            int(inputs[0]): (micro, at)
+            for micro in one
+            for at, inputs in enumerate(micro["inputs"])
+        }
+        for micro in other:
+            length = micro["inputs"].shape[1]
+            lengths.add(length)
+            for at, inputs in enumerate(micro["inputs"]):
+                full, place = rows[int(inputs[0])]
+                assert not full["segment_ids"][place, length:].any()
+                for name in micro:
+                    np.testing.assert_array_equal(micro[name][at], full[name][place, :length])
+    assert lengths == {128, 256, 512}
 
 
 def test_threads_do_not_change_the_order():
@@ -171,7 +222,8 @@ def test_a_state_of_other_data_or_settings_is_refused():
         batches(many(22)),
         batches(many(), seq_len=17),
         batches(many(), seed=1),
-        batches(many(), packing=False),
+        batches(many(), packing="none"),
+        batches(many(), packing="bucketed"),
     ):
         with pytest.raises(ValueError, match="trained on other data"):
             other.set_state(state)
@@ -179,7 +231,7 @@ def test_a_state_of_other_data_or_settings_is_refused():
 
 def test_a_sample_that_does_not_fit_is_an_error_with_a_way_out():
     fits = sample(0, [7] * 4, [1] * 5)  # Nine tokens make eight pairs of input and target.
-    assert next(batches([fits], seq_len=8))["segment_ids"].min() == 1
+    assert next(batches([fits], seq_len=8))[0]["segment_ids"].min() == 1
     message = r"train\.seq_len=8 is too short for 2 of 3 samples; the longest needs 10"
     with pytest.raises(ValueError, match=message):
         batches([fits, sample(1, [7] * 4, [1] * 6), sample(2, [7] * 4, [1] * 7)], seq_len=8)
@@ -188,8 +240,11 @@ def test_a_sample_that_does_not_fit_is_an_error_with_a_way_out():
 
 
 def test_what_cannot_be_shared_is_refused():
-    with pytest.raises(ValueError, match=r"global_batch_size=4 must be a multiple of the 3"):
-        batches(many(), process_count=3)
+    message = r"global_batch_size=12 must be a multiple of 8: train\.grad_accum=2 .* split 4 ways"
+    with pytest.raises(
+        ValueError, match=message + r".* Set train\.global_batch_size=16, a smaller"
+    ):
+        batches(many(), global_batch_size=12, grad_accum=2, shard_count=4)
     with pytest.raises(ValueError, match="no samples to train on"):
         pipeline.from_samples([])
 
@@ -204,4 +259,10 @@ def test_report_counts_tokens_and_how_full_rows_are():
     assert report["tokens_per_batch"] == 16.0
     assert report["loss_tokens_per_batch"] == 12.0
     assert report["batches_per_epoch"] == 0.5
-    assert batches(pair, seq_len=8, packing=False).report()["pack_efficiency"] == 0.5
+    assert report["packing"] == "packed"
+    assert report["tokens_per_step"] == {
+        "packed": {"real": 16, "computed": 16, "share": 1},
+        "bucketed": {"real": 8, "computed": 16, "share": 0.5},
+        "none": {"real": 8, "computed": 16, "share": 0.5},
+    }
+    assert batches(pair, seq_len=8, packing="none").report()["pack_efficiency"] == 0.5

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -110,15 +111,41 @@ def command(root: pathlib.Path, workdir: pathlib.Path, *flags: str) -> list[str]
     return [sys.executable, "-m", "jssd.main", config, f"--workdir={workdir}", *flags]
 
 
-def one_device() -> dict[str, str]:
-    """The environment of a child: one CPU device, no accelerators looked for."""
-    return os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+def cpu_devices(count: int = 1) -> dict[str, str]:
+    """The environment of a child: so many CPU devices, no accelerators looked for."""
+    return os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(count)}
+
+
+def start_hosts(
+    root: pathlib.Path, workdir: pathlib.Path, *flags: str, count: int, devices: int = 1
+) -> list[subprocess.Popen]:
+    """Starts the command on `count` processes that find one another, with `devices` each."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        join = (f"--coordinator=localhost:{free.getsockname()[1]}", f"--num_processes={count}")
+    return [
+        subprocess.Popen(
+            command(root, workdir, *flags, *join, f"--process_id={i}"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=cpu_devices(devices),
+        )
+        for i in range(count)
+    ]
+
+
+def finish_hosts(hosts: list[subprocess.Popen]) -> list[str]:
+    """What the processes printed, when all have ended well."""
+    outputs = [host.communicate()[0] for host in hosts]
+    assert [host.returncode for host in hosts] == [0] * len(hosts), "\n".join(outputs)
+    return outputs
 
 
 def cli(root: pathlib.Path, workdir: pathlib.Path, *flags: str) -> subprocess.CompletedProcess:
     """Runs the command to its end."""
     return subprocess.run(
-        command(root, workdir, *flags), capture_output=True, text=True, env=one_device()
+        command(root, workdir, *flags), capture_output=True, text=True, env=cpu_devices()
     )
 
 

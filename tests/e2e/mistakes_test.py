@@ -101,7 +101,7 @@ def test_no_room_for_a_file_leaves_what_was_there(tiny, tmp_path, stage):
     # A limit on file size fails a write as a full disk does.
     line = "ulimit -f 4; exec " + shlex.join(conftest.command(tiny, workdir, f"--stages={stage}"))
     done = subprocess.run(
-        ["bash", "-c", line], capture_output=True, text=True, env=conftest.one_device()
+        ["bash", "-c", line], capture_output=True, text=True, env=conftest.cpu_devices()
     )
     assert done.returncode == 1
     _one_line(done, "too large", "run the same command again")

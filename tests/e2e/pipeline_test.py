@@ -80,7 +80,7 @@ def test_killed_anywhere_it_ends_with_the_same_bytes(straight, tiny, tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=conftest.one_device(),
+            env=conftest.cpu_devices(),
         ) as run:
             while run.poll() is None and not came():
                 time.sleep(0.01)

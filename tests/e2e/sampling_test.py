@@ -2,7 +2,6 @@
 
 import random
 import signal
-import socket
 import subprocess
 import time
 
@@ -38,7 +37,7 @@ def test_a_job_of_200_prompts_ended_ten_times_at_random_gives_the_same_file(
         how = signal.SIGTERM if ends % 3 == 2 else signal.SIGKILL
         with subprocess.Popen(
             conftest.command(tiny, workdir, *JOB),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=conftest.one_device(),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=conftest.cpu_devices(),
         ) as run:  # fmt: skip
             while run.poll() is None and conftest.count_lines(partial) < drawn:
                 time.sleep(0.001)
@@ -56,19 +55,7 @@ def test_a_job_of_200_prompts_ended_ten_times_at_random_gives_the_same_file(
 
 
 def test_hosts_draw_their_own_prompts_and_together_the_same_samples(straight, tiny, tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    join = (f"--coordinator=localhost:{port}", "--num_processes=2")
-    hosts = [
-        subprocess.Popen(
-            conftest.command(tiny, tmp_path, *JOB, *join, f"--process_id={i}"),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=conftest.one_device(),
-        )
-        for i in range(2)
-    ]  # fmt: skip
-    outputs = [host.communicate()[0] for host in hosts]
-    assert [host.returncode for host in hosts] == [0, 0], "\n".join(outputs)
+    conftest.finish_hosts(conftest.start_hosts(tiny, tmp_path, *JOB, count=2))
     parts = [(tmp_path / f"samples/part-0000{i}.jsonl").read_bytes() for i in range(2)]
     assert [part.count(b"\n") for part in parts] == [100, 100]
     both = sorted(b"".join(parts).splitlines())

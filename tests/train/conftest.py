@@ -69,15 +69,22 @@ def make_batch(seed: int = 0, rows: int = 8, length: int = 24) -> dict[str, np.n
     }
 
 
+def split(batch: dict[str, np.ndarray], grad_accum: int) -> list[dict[str, np.ndarray]]:
+    """The rows of a batch as micro-batches."""
+    parts = {name: np.split(array, grad_accum) for name, array in batch.items()}
+    return [{name: part[i] for name, part in parts.items()} for i in range(grad_accum)]
+
+
 class Batches:
     """An endless stream of `make_batch` whose position can be saved."""
 
-    def __init__(self, start: int = 0):
+    def __init__(self, start: int = 0, grad_accum: int = 1):
         self.index = start
+        self.grad_accum = grad_accum
 
-    def __next__(self) -> dict[str, np.ndarray]:
+    def __next__(self) -> list[dict[str, np.ndarray]]:
         self.index += 1
-        return make_batch(self.index - 1)
+        return split(make_batch(self.index - 1), self.grad_accum)
 
     def get_state(self) -> dict:
         return {"index": self.index}
@@ -87,5 +94,9 @@ class Batches:
 def toy() -> types.SimpleNamespace:
     """The helpers of this file, for test files that cannot import it by name."""
     return types.SimpleNamespace(
-        cfg=TINY, train_config=train_config, make_batch=make_batch, Batches=Batches
+        cfg=TINY,
+        train_config=train_config,
+        make_batch=make_batch,
+        split=split,
+        Batches=Batches,
     )

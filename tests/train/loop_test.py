@@ -100,6 +100,18 @@ def test_speeds_leave_out_the_step_that_compiles(toy, tmp_path):
     assert entries[1]["tokens_per_s"] == pytest.approx(100 / entries[1]["seconds_per_step"])
 
 
+def test_a_step_with_a_new_shape_compiles_and_is_left_out_of_speeds(toy, tmp_path):
+    class Grows(toy.Batches):
+        def __next__(self):
+            (micro,) = super().__next__()
+            length = 16 if self.index < 3 else 24
+            return [{name: array[:, :length] for name, array in micro.items()}]
+
+    _train(toy, tmp_path, batches=Grows())
+    speeds = [entry["tokens_per_s"] for entry in read_scalars(tmp_path)]
+    assert [speed is None for speed in speeds] == [True, False, True, False, False, False, False]
+
+
 @pytest.mark.parametrize(("kind", "share"), [("NVIDIA H100 80GB HBM3", 989e12), ("unknown", None)])
 def test_mfu_is_a_share_of_the_vendors_peak(toy, monkeypatch, kind, share):
     class Device:
@@ -108,7 +120,7 @@ def test_mfu_is_a_share_of_the_vendors_peak(toy, monkeypatch, kind, share):
         def memory_stats(self):
             return {"peak_bytes_in_use": 2**31}
 
-    monkeypatch.setattr(jax, "devices", lambda: [Device()])
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
     meter = loop._Meter(toy.cfg)
     meter.add({"tokens": 100.0, "response_tokens": 10.0, "attention_pairs": 1e3}, 0.5, 0.1)
     counted = meter.work / 0.5 / jax.device_count()
@@ -168,10 +180,9 @@ def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(toy, tmp_path):
             toy,
             tmp_path / folder,
             state=state,
-            batches=toy.Batches(start),
+            batches=toy.Batches(start, grad_accum=2),
             train_step=train_step,
             num_steps=6,
-            grad_accum=2,
         )
 
     fresh = step.init_state(transformer.init_params(toy.cfg, jax.random.key(0)), chain)

@@ -74,10 +74,12 @@ def test_vectors_do_not_decay_and_matrices_do():
     }
 
 
-def _update(config, grads, params=PARAMS) -> tuple[Any, Any]:
-    chain = optimizer.make_optimizer(config)
-    updates, state = chain.update(grads, chain.init(params), params)
-    return optax.apply_updates(params, updates), state
+def _update(config, grads, params=PARAMS, times=1) -> tuple[Any, Any]:
+    adamw = optimizer.make_optimizer(config)
+    params, state = adamw.init(params)
+    for _ in range(times):
+        params, state = adamw.apply(grads, state, params)
+    return params, state
 
 
 def test_first_update_moves_by_the_rate_and_decays_matrices_only():
@@ -101,10 +103,53 @@ def test_clip_scales_all_gradients_by_one_number():
     np.testing.assert_allclose(ratio["final_norm"], 1 / norm, rtol=1e-5)
 
 
-def test_moments_are_float32_for_bfloat16_weights():
-    params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
-    grads = jax.tree.map(lambda p: jnp.ones_like(p, jnp.float32), PARAMS)
-    new, state = _update(TrainConfig(), grads, params)
-    moments = jax.tree.leaves([optax.tree.get(state, name) for name in ("mu", "nu")])
-    assert all(moment.dtype == jnp.float32 for moment in moments)
-    assert all(p.dtype == jnp.bfloat16 for p in jax.tree.leaves(new))
+@pytest.mark.parametrize("mu_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("param_dtype", ["float32", "bfloat16"])
+def test_dtypes_of_weights_moments_and_master(param_dtype, mu_dtype):
+    config = TrainConfig(param_dtype=param_dtype, mu_dtype=mu_dtype)
+    new, state = _update(config, jax.tree.map(jnp.ones_like, PARAMS))
+    dtypes = lambda tree: {str(leaf.dtype) for leaf in jax.tree.leaves(tree)}
+    assert dtypes(new) == {param_dtype}
+    assert dtypes(optax.tree.get(state, "mu")) == {mu_dtype}
+    assert dtypes(optax.tree.get(state, "nu")) == {"float32"}
+    if param_dtype == "bfloat16":
+        assert dtypes(state.params) == {"float32"}
+    else:
+        assert not isinstance(state, optimizer.Master)
+
+
+# Moves weights of 1 by 0.001; the bfloat16 below 1 is 1 - 1/256.
+SMALL = {
+    "num_steps": 10, "warmup_steps": 0, "weight_decay": 0.0,
+    "learning_rate": 1e-3, "final_learning_rate": 1e-3,
+}  # fmt: skip
+
+
+def test_updates_too_small_for_bfloat16_add_up_in_the_master():
+    grads = jax.tree.map(jnp.ones_like, PARAMS)
+    config = TrainConfig(param_dtype="bfloat16", **SMALL)
+    once, _ = _update(config, grads)
+    assert float(once["head"][0, 0]) == 1
+    often, state = _update(config, grads, times=6)
+    assert float(often["head"][0, 0]) == 1 - 2 / 256
+    assert float(state.params["head"][0, 0]) == pytest.approx(0.994, abs=1e-5)
+
+
+def test_the_weights_are_the_rounding_of_a_master_that_is_the_float32_run():
+    rng = np.random.default_rng(0)
+    grads = jax.tree.map(lambda p: jnp.float32(rng.normal(size=p.shape)), PARAMS)
+    plain, _ = _update(TrainConfig(**SMALL), grads, times=5)
+    rounded, state = _update(TrainConfig(param_dtype="bfloat16", **SMALL), grads, times=5)
+    jax.tree.map(np.testing.assert_array_equal, state.params, plain)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(a, b.astype(jnp.bfloat16)), rounded, plain
+    )
+
+
+def test_a_bfloat16_first_moment_moves_weights_nearly_as_a_float32_one():
+    rng = np.random.default_rng(0)
+    grads = jax.tree.map(lambda p: jnp.float32(rng.normal(size=p.shape)), PARAMS)
+    plain, _ = _update(TrainConfig(**SMALL), grads, times=8)
+    short, _ = _update(TrainConfig(mu_dtype="bfloat16", **SMALL), grads, times=8)
+    # Eight moves of 0.001, each off by less than a few units of bfloat16's 8 bits.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=8e-3 / 64), short, plain)

@@ -50,7 +50,7 @@ def test_loss_and_gradients_do_not_depend_on_the_mesh(toy, sizes, tied):
     one = {name: jnp.asarray(array) for name, array in batch.items()}
     (_, wanted), wanted_grads = jax.jit(jax.value_and_grad(value, has_aux=True))(place(), one)
     with jax.set_mesh(_mesh(sizes)):
-        many = jax.tree.map(lambda array: array[0], step.place_batch(batch, 1))
+        (many,) = step.place_batch([batch])
         params = place()
         (_, sums), grads = jax.jit(jax.value_and_grad(value, has_aux=True))(params, many)
         jax.tree.map(lambda grad, leaf: _same_sharding(grad, leaf), grads, params)
@@ -60,9 +60,18 @@ def test_loss_and_gradients_do_not_depend_on_the_mesh(toy, sizes, tied):
     )
 
 
-@pytest.mark.parametrize(("sizes", "grad_accum"), [((1, 1, 1), 2), ((1, 8, 1), 1), ((1, 4, 2), 2)])
-def test_two_steps_do_not_depend_on_the_mesh(toy, sizes, grad_accum):
-    config = toy.train_config(grad_accum=grad_accum)
+@pytest.mark.parametrize(
+    ("sizes", "settings"),
+    [
+        ((1, 1, 1), {"grad_accum": 2}),
+        ((1, 8, 1), {}),
+        ((1, 4, 2), {"grad_accum": 2}),
+        ((1, 2, 1, 1, 2), {"grad_accum": 2}),  # A row's time split in two.
+        ((1, 2, 2, 2), {"grad_accum": 2, "param_dtype": "bfloat16", "mu_dtype": "bfloat16"}),
+    ],
+)
+def test_two_steps_do_not_depend_on_the_mesh(toy, sizes, settings):
+    config = toy.train_config(**settings)
     place = _params(toy.cfg)
 
     def run():
@@ -70,7 +79,7 @@ def test_two_steps_do_not_depend_on_the_mesh(toy, sizes, grad_accum):
         train_step = step.make_train_step(toy.cfg, optimizer.make_optimizer(config), config)
         metrics = {}
         for seed in range(2):
-            batch = step.place_batch(toy.make_batch(seed), config.grad_accum)
+            batch = step.place_batch(toy.split(toy.make_batch(seed), config.grad_accum))
             before = jax.tree.map(lambda leaf: leaf.sharding, state)
             state, metrics = train_step(state, batch)
             # A layout that drifts from step to step would compile the step again.
@@ -80,26 +89,38 @@ def test_two_steps_do_not_depend_on_the_mesh(toy, sizes, grad_accum):
     wanted = run()
     with jax.set_mesh(_mesh(sizes)):
         ours = run()
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), ours, wanted)
+    # Where a gradient is nearly 0 its rounding decides the way of a move, which is of up to 0.01.
+    atol = 2e-2 if config.param_dtype == "bfloat16" else 1e-5
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=atol), ours, wanted)
 
 
-def test_moments_lie_where_their_weights_lie(toy):
-    chain = optimizer.make_optimizer(toy.train_config())
+def test_moments_and_master_lie_where_their_weights_lie(toy):
+    adamw = optimizer.make_optimizer(toy.train_config(param_dtype="bfloat16", mu_dtype="bfloat16"))
     place = _params(toy.cfg)
     with jax.set_mesh(_mesh((1, 4, 2))):
-        state = step.init_state(place(), chain)
-        abstract = step.abstract_state(transformer.abstract_params(toy.cfg), chain)
-        jax.tree.map(_same_sharding, optax.tree.get(state.opt_state, "mu"), state.params)
-        jax.tree.map(_same_sharding, optax.tree.get(state.opt_state, "nu"), state.params)
-        jax.tree.map(_same_sharding, abstract.opt_state, state.opt_state)
+        state = step.init_state(place(), adamw)
+        abstract = step.abstract_state(transformer.abstract_params(toy.cfg), adamw)
+        moments = [optax.tree.get(state.opt_state, name) for name in ("mu", "nu")]
+        for tree in (*moments, state.opt_state.params):
+            jax.tree.map(_same_sharding, tree, state.params)
+        jax.tree.map(_same_sharding, abstract, state)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count"), [((1, 8, 1), 8), ((2, 2, 2), 4), ((1, 2, 1, 2, 2), 4), ((1, 1, 8), 1)]
+)
+def test_one_process_holds_all_shards_of_the_batch(sizes, count):
+    assert sharding.batch_shards() == ([0], 1)
+    with jax.set_mesh(_mesh(sizes)):
+        assert sharding.batch_shards() == (list(range(count)), count)
 
 
 def test_rows_that_the_mesh_cannot_split_are_refused(toy):
     with (
         jax.set_mesh(_mesh((1, 8, 1))),
-        pytest.raises(ValueError, match=r"4 rows to each .* multiple of mesh data\*fsdp\*expert=8"),
+        pytest.raises(ValueError, match=r"grad_accum\)=4 must be a multiple of mesh fsdp=8"),
     ):
-        step.place_batch(toy.make_batch(), 2)
+        step.place_batch(toy.split(toy.make_batch(), 2))
 
 
 def _same_sharding(a, b):
