@@ -14,6 +14,7 @@ its own queries look at them.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -119,7 +120,7 @@ class Rows:
             kernel = _own_part(kernel, shards("seq"), jax.lax.axis_index(over("seq")))
         q_BNTH, k_BKSH, v_BKSH = (x.swapaxes(1, 2) for x in (q_BTNH, k_BSKH, v_BSKH))
         q_BNTH = q_BNTH * jnp.asarray(q_BTNH.shape[-1] ** -0.5, q_BTNH.dtype)
-        out_BNTH = jax.vmap(
+        out_BNTH: Any = jax.vmap(
             lambda q, k, v, mine, all_: kernel(q, k, v, segment_ids=SegmentIds(mine, all_))
         )(q_BNTH, k_BKSH, v_BKSH, self.segment_ids_BT, self.segment_ids_BS)
         return out_BNTH.swapaxes(1, 2).astype(q_BTNH.dtype)
@@ -165,8 +166,9 @@ def _splash_kernel(num_heads: int, length: int, count: int):
     block = _block(length // count // 2 if count > 1 else length)
     # Which blocks are masked, wholly or in part, is found on a row in which two tokens stand for a
     # block: JAX looks at every pair of tokens, which takes minutes at 65,536.
-    small = splash.CausalMask((2 * length // block,) * 2, shard_count=1)
-    small.q_sequence = balanced_order(2 * length // block, count).astype(np.int32)
+    tokens = 2 * length // block
+    small = splash.CausalMask((tokens, tokens))
+    small.q_sequence = balanced_order(tokens, count).astype(np.int32)
     heads = splash.MultiHeadMask([small] * num_heads)
     places = balanced_order(length, count).astype(np.int32)
     forward, function = info.process_mask(heads, (2, 2), q_seq_shards=count)

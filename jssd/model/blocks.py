@@ -120,8 +120,10 @@ class Moe(nnx.Module):
 
     def __call__(self, x_BTD: jax.Array, real_BT: jax.Array | None):
         router_DE = _gathered(self.router, jnp.float32)
-        experts = (_gathered(weight, x_BTD.dtype) for weight in (self.gate, self.up, self.down))
-        y_BTD, load = moe.moe(x_BTD, router_DE, *experts, real_BT, self.cfg)
+        gate_EDF, up_EDF, down_EFD = (
+            _gathered(weight, x_BTD.dtype) for weight in (self.gate, self.up, self.down)
+        )
+        y_BTD, load = moe.moe(x_BTD, router_DE, gate_EDF, up_EDF, down_EFD, real_BT, self.cfg)
         return checkpoint_name(y_BTD, "product"), load
 
 

@@ -53,7 +53,8 @@ def attend(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _attend(queries: int, keys: int, *args: jax.Array) -> jax.Array:
-    return _forward(queries, keys, *args)[0]
+    out_BTNH, _ = _forward(queries, keys, *args)
+    return out_BTNH
 
 
 def _forward(queries: int, keys: int, q_BTNH, k_BSKH, v_BSKH, *where):

@@ -11,7 +11,7 @@ Axis letters besides the house's: E experts, A experts of a token, M rows of thi
 a window, X tokens of this device, P devices that share the experts, I experts of one of them.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -155,7 +155,7 @@ class _Rounds(NamedTuple):
     num_rounds: jax.Array
     window: int
 
-    def run_sizes(self, index, receiver=slice(None), sender=slice(None)):
+    def run_sizes(self, index, receiver: Any = slice(None), sender: Any = slice(None)):
         """Rows of each run that lie in the window of round `index`."""
         first = self.first_PIP[receiver, :, sender]
         inside = lambda place: jnp.clip(place - index * self.window, 0, self.window)

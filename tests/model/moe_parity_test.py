@@ -120,6 +120,7 @@ def test_the_router_loss_equals_transformers(pair):
         found.router_logits, cfg.num_experts, cfg.experts_per_token
     )
     _, ours = transformer.forward(params, cfg, tokens_BT, _positions(tokens_BT))
+    assert ours is not None
     assert (ours.shape, ours.dtype) == ((), jnp.float32)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
     if cfg.experts_per_token == cfg.num_experts:  # Every token counts once for every expert.
@@ -140,6 +141,7 @@ def test_padding_has_no_part_in_the_router_loss(pair):
     _, ours = transformer.forward(params, cfg, tokens_BT, positions_BT, segment_ids_BT)
     np.testing.assert_allclose(ours, found.aux_loss, rtol=1e-5)
     _, all_of_them = transformer.forward(params, cfg, tokens_BT, positions_BT)
+    assert ours is not None and all_of_them is not None
     assert abs(all_of_them - ours) > 1e-3
 
 
