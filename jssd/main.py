@@ -15,7 +15,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jssd.config import STAGES, Config, to_dict
+from jssd.config import PIPELINE, STAGES, Config, to_dict
 from jssd.rules import validate
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -24,7 +24,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run. The same command goes on where it was stopped."
 )
-_STAGES = flags.DEFINE_list("stages", list(STAGES), f"Which stages to run, of {','.join(STAGES)}.")
+_STAGES = flags.DEFINE_list(
+    "stages", list(PIPELINE), f"Which stages to run, of {','.join(STAGES)}."
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other processes of a TPU pod, SLURM step or Kubernetes job."
 )
@@ -46,6 +48,10 @@ def main(argv: list[str]) -> None:
             )
         if _CONFIG.value is None or not _WORKDIR.value:
             raise ValueError("give --config=configs/NAME.py and --workdir=FOLDER.")
+        if "plan" in _STAGES.value and (_DISTRIBUTED.value or _COORDINATOR.value):
+            raise ValueError(
+                "--stages=plan holds no devices and runs in one process: start it alone."
+            )
         _join_processes()
         run_stages(_CONFIG.value, pathlib.Path(_WORKDIR.value), _STAGES.value)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
@@ -81,6 +87,14 @@ def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None
     if unknown:
         raise ValueError(f"--stages={','.join(unknown)} must be of {','.join(STAGES)}.")
     workdir.mkdir(parents=True, exist_ok=True)
+    if "plan" in stages:
+        from jssd.stages import plan  # Late: config mistakes answer before anything loads.
+
+        print(f"== plan ({workdir})", flush=True)
+        plan.run(config, workdir)
+        stages = [stage for stage in stages if stage != "plan"]
+        if not stages:
+            return
     if config.compile_cache:
         _cache_programs(workdir / ".cache")
     runs = [(workdir, config)]

@@ -36,8 +36,12 @@ RULES: dict[str, tuple[str, ...]] = {
 def make_mesh(config: MeshConfig, devices: Sequence | None = None) -> jax.sharding.Mesh:
     """Builds the mesh with explicit axes; one size may be -1 and takes what is left.
 
+    TPU slices lie along data or, where that is no multiple of them, fsdp: only these two axes cross
+    the slow network between slices.
+
     Raises:
-      ValueError: the sizes do not multiply to the number of devices.
+      ValueError: the sizes do not multiply to the number of devices, or slices would lie along
+        another axis.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = [getattr(config, axis) for axis in MESH_AXES]
@@ -51,17 +55,36 @@ def make_mesh(config: MeshConfig, devices: Sequence | None = None) -> jax.shardi
             f"Set one of config.mesh.{', '.join(MESH_AXES)} to -1."
         )
     types = (jax.sharding.AxisType.Explicit,) * len(MESH_AXES)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices > 1 and devices[0].platform == "tpu":
+        return jax.sharding.Mesh(_over_slices(sizes, slices, devices), MESH_AXES, types)
     return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=types, devices=devices)
 
 
-def decode_mesh(mesh: jax.sharding.Mesh, local: bool = False) -> jax.sharding.Mesh:
+def _over_slices(sizes: list[int], slices: int, devices: list) -> np.ndarray:
+    """Devices of several TPU slices, an axis that crosses them laid along whole slices."""
+    from jax.experimental import mesh_utils
+
+    across = [1] * len(sizes)
+    for index in (MESH_AXES.index("data"), MESH_AXES.index("fsdp")):
+        if sizes[index] % slices == 0:
+            across[index] = slices
+            within = [size // part for size, part in zip(sizes, across)]
+            return mesh_utils.create_hybrid_device_mesh(within, across, devices)
+    raise ValueError(
+        f"mesh data={sizes[0]}, fsdp={sizes[1]}: one of them must be a multiple of the {slices} "
+        "TPU slices, which no other axis may cross. Set config.mesh.data or fsdp so."
+    )
+
+
+def decode_mesh(mesh: jax.sharding.Mesh, host: int | None = None) -> jax.sharding.Mesh:
     """The same devices for sampling: axes data and tensor, filled in by the compiler.
 
     Weights are not split over fsdp there: a decode step would gather all of them for one token.
 
     Args:
       mesh: of training.
-      local: only the devices of this host.
+      host: only the devices of this process index.
 
     Raises:
       ValueError: tensor reaches over several hosts, which sample each for themselves.
@@ -73,10 +96,10 @@ def decode_mesh(mesh: jax.sharding.Mesh, local: bool = False) -> jax.sharding.Me
     if (hosts != hosts[:, :1]).any():
         raise ValueError(
             f"mesh.tensor={mesh.shape['tensor']} reaches over several hosts, and each host samples "
-            f"for itself. Lower it to at most {jax.local_device_count()}, the devices of a host."
+            f"for itself. Lower it to at most the {(hosts == hosts[0, 0]).sum()} devices of a host."
         )
-    if local:
-        devices = devices[hosts[:, 0] == jax.process_index()]
+    if host is not None:
+        devices = devices[hosts[:, 0] == host]
     return jax.sharding.Mesh(devices, ("data", "tensor"), axis_types=types)
 
 

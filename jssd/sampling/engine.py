@@ -297,13 +297,7 @@ class Engine:
 
         `params` may be abstract, on devices that are not there (`jax.experimental.topologies`).
         """
-        slots = jax.eval_shape(self.init_decode_state)
-        device = next(iter(self.params["embed"].sharding.device_set))
-
-        def abstract(leaf, *axes: str | None):
-            place = self._on_mesh(*axes) or jax.sharding.SingleDeviceSharding(device)
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-
+        slots, abstract = jax.eval_shape(self.init_decode_state), self._abstract
         pools = [
             tuple(abstract(pool, *spec) for pool, spec in zip(layer, self.layout.specs()))
             for layer in slots.cache
@@ -314,9 +308,22 @@ class Engine:
         table_BM = abstract(
             jax.ShapeDtypeStruct((self.num_slots, self.pages_per_slot), jnp.int32), "data"
         )
-        traced = self._generate.trace(self.params, slots, table_BM, 1)
+        return self._lower(self._generate, slots, table_BM, 1)
+
+    def lower_prefill(self, prompt_len: int) -> jax.stages.Lowered:
+        """The prefill program of prompts of `prompt_len` tokens, lowered as `lower_generate` is."""
+        shape = (self.prefill_rows, self.bucket(prompt_len))
+        tokens_BT = self._abstract(jax.ShapeDtypeStruct(shape, jnp.int32), "data")
+        return self._lower(self._prefill, tokens_BT)
+
+    def _abstract(self, leaf, *axes: str | None) -> jax.ShapeDtypeStruct:
+        device = next(iter(self.params["embed"].sharding.device_set))
+        place = self._on_mesh(*axes) or jax.sharding.SingleDeviceSharding(device)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+    def _lower(self, program, *args) -> jax.stages.Lowered:
         platform = "cuda" if self.platform == "gpu" else self.platform
-        return traced.lower(lowering_platforms=(platform,))
+        return program.trace(self.params, *args).lower(lowering_platforms=(platform,))
 
     def free_resource(self, slots: Slots, slot: int) -> Slots:
         """Gives up a slot before its completion ended. Its pages are the caller's to release."""

@@ -57,7 +57,7 @@ def for_decoding(params: transformer.Params, mesh: jax.sharding.Mesh) -> transfo
     """
     with jax.set_mesh(mesh):
         params = jax.jit(transformer.unstack)(params)
-    everywhere, here = sharding.decode_mesh(mesh), sharding.decode_mesh(mesh, local=True)
+    everywhere, here = sharding.decode_mesh(mesh), sharding.decode_mesh(mesh, jax.process_index())
 
     def place(leaf: jax.Array) -> jax.Array:
         assert isinstance(leaf.sharding, jax.sharding.NamedSharding)
