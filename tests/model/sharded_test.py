@@ -132,8 +132,12 @@ def test_a_mesh_that_misses_the_devices_is_refused(sizes):
 def test_specs_are_looked_up_strictly():
     assert sharding.spec("batch", None, "mlp") is None  # No mesh.
     with jax.set_mesh(_mesh(1, 4, 2)):
-        assert sharding.spec("batch", None, "mlp") == jax.P(("data", "fsdp", "expert"), None, "tensor")
-        assert sharding.spec("layers", "embed", "heads") == jax.P(None, ("fsdp", "expert", "context"), "tensor")
+        assert sharding.spec("batch", None, "mlp") == jax.P(
+            ("data", "fsdp", "expert"), None, "tensor"
+        )
+        assert sharding.spec("layers", "embed", "heads") == jax.P(
+            None, ("fsdp", "expert", "context"), "tensor"
+        )
     with pytest.raises(KeyError, match="head"):
         sharding.spec("head")
 
