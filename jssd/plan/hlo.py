@@ -79,10 +79,11 @@ class Program:
       text: `compiled.as_text()`.
       num_devices: of the program.
       turns: of loops whose trip count the text does not tell, because it depends on data.
+      slices: of TPUs, which hold equal parts of the devices one after another.
     """
 
-    def __init__(self, text: str, num_devices: int, turns: int = 1):
-        self.num_devices, self.turns = num_devices, turns
+    def __init__(self, text: str, num_devices: int, turns: int = 1, slices: int = 1):
+        self.num_devices, self.turns, self.slices = num_devices, turns, slices
         self.untold: list[str] = []  # Loops whose number of turns was assumed, by operation.
         self._computations: dict[str, list[_Instruction]] = {}
         current: list[_Instruction] = []
@@ -107,6 +108,8 @@ class Program:
                 # A TPU's reduce-scatter is a fusion of this name around an all-reduce.
                 scatters = kind == "all-reduce" and name.startswith("all-reduce-scatter")
                 yield self._collective("reduce-scatter" if scatters else kind, one, types, times)
+            elif one.opcode == "send" and "_xla_megascale_transfer_type" in one.rest:
+                yield self._between_slices(one, types, times)
             elif one.opcode == "while":
                 turns = times * self._turns(one)
                 for part in ("condition", "body"):
@@ -127,10 +130,22 @@ class Program:
                 if called in self._computations:
                     yield from self._walk(called, times)
 
+    def _between_slices(self, one: _Instruction, types: dict[str, str], times: int) -> Collective:
+        """What libtpu hands to the host to exchange with the same device of every other slice."""
+        named = re.search(r'_xla_megascale_transfer_type="(\w+)"', one.rest)
+        kind = named[1].lower().replace("_", "-") if named else "send"
+        kind = kind if kind in _KINDS else "collective-permute"
+        each = self.num_devices // self.slices
+        groups = tuple(tuple(range(first, self.num_devices, each)) for first in range(each))
+        return self._sent(kind, one, types, times, groups, one.operands[:1])
+
     def _collective(self, kind: str, one: _Instruction, types: dict[str, str], times: int):
         pairs = re.search(r"source_target_pairs=\{\{(.*?)\}\}", one.rest)
         groups = _pairs(pairs[1]) if pairs else replica_groups(one.rest, self.num_devices)
         operands = one.operands[:1] if kind == "ragged-all-to-all" else one.operands
+        return self._sent(kind, one, types, times, groups, operands)
+
+    def _sent(self, kind: str, one: _Instruction, types, times: int, groups: Groups, operands):
         arrays = [types.get(operand, "") for operand in operands]
         size, n = sum(map(num_bytes, arrays)), max(map(len, groups), default=1)
         sent = {

@@ -146,7 +146,8 @@ def _memory(compiled, target: hardware.Hardware, held: dict[str, float]) -> dict
 
 def _collectives(compiled, program: programs.Program, target) -> dict[str, Any]:
     """Bytes by mesh axes and kind, the largest single ones, and their time on the links."""
-    text = hlo.Program(compiled.as_text(), len(program.devices), program.turns)
+    slices = len({getattr(device, "slice_index", 0) for device in program.devices})
+    text = hlo.Program(compiled.as_text(), len(program.devices), program.turns, slices)
     found = text.collectives()
     inside, between = roofline.collective_times(found, target, program.devices)
     ranked = sorted(found, key=lambda one: -one.bytes * one.times)[:12]

@@ -125,3 +125,18 @@ def test_axes_of_groups_in_a_mesh_of_five():
     assert hlo.varying_axes(tuple(map(tuple, devices.tolist())), mesh) == ("tensor",)
     assert hlo.varying_axes(tuple(map(tuple, devices.T.tolist())), mesh) == ("fsdp",)
     assert hlo.varying_axes((tuple(range(8)),), mesh) == ("fsdp", "tensor")
+
+
+def test_what_goes_from_slice_to_slice_over_the_hosts():
+    text = """
+ENTRY %main (x: f32[4,8]) -> f32[4,8] {
+  %x = f32[4,8]{1,0} parameter(0)
+  %t = token[] after-all()
+  %send.1 = (f32[4,8]{1,0}, u32[], token[]) send(%x, %t), channel_id=4, is_host_transfer=true, \
+frontend_attributes={_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+}
+"""
+    [one] = hlo.Program(text, 8, slices=2).collectives()
+    assert one.kind == "all-reduce" and one.bytes == 4 * 8 * 4
+    assert one.groups == ((0, 4), (1, 5), (2, 6), (3, 7))
+    assert hlo.varying_axes(one.groups, MESH) == ("data",)
