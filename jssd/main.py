@@ -8,6 +8,8 @@ finite, a full disk) in one line and exit code 1.
 
 import copy
 import dataclasses
+import importlib.util
+import os
 import pathlib
 import sys
 from typing import NoReturn
@@ -36,6 +38,8 @@ _COORDINATOR = flags.DEFINE_string(
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which this is, from 0.")
 
+_ROOT = pathlib.Path("/")
+
 
 def main(argv: list[str]) -> None:
     """Runs the stages; turns expected errors into one line."""
@@ -52,12 +56,35 @@ def main(argv: list[str]) -> None:
             raise ValueError(
                 "--stages=plan holds no devices and runs in one process: start it alone."
             )
+        _leave_absent_hardware_alone()
         _join_processes()
         run_stages(_CONFIG.value, pathlib.Path(_WORKDIR.value), _STAGES.value)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         _leave(error, 2)
     except (OSError, FloatingPointError) as error:
         _leave(error, 1)
+
+
+def _leave_absent_hardware_alone() -> None:
+    """Keeps JAX from looking for TPUs and GPUs where only their compilers are installed.
+
+    Stage plan needs them (extra `plan`). They would find nothing, and complain at length. Only a
+    machine without any such device is left to its CPU, and only if nobody chose a platform.
+    """
+    plugins = importlib.util.find_spec("jax_plugins")
+    folders = plugins.submodule_search_locations if plugins else None
+    names = {path.name for folder in folders or () for path in pathlib.Path(folder).iterdir()}
+    compilers = importlib.util.find_spec("libtpu") or "xla_cuda13" in names
+    others = names - {"xla_cuda13", "__pycache__", "__init__.py"}
+    if "JAX_PLATFORMS" in os.environ or not compilers or others:
+        return
+    devices = ("dev/accel*", "dev/vfio/*", "dev/nvidia*", "dev/dxg")
+    if any(next(_ROOT.glob(pattern), None) for pattern in devices):
+        return
+    # On the PCI bus without a device file: a driver is missing, and JAX says so better.
+    vendors = {path.read_text().strip() for path in _ROOT.glob("sys/bus/pci/devices/*/vendor")}
+    if not vendors & {"0x1ae0", "0x10de"}:  # Google, NVIDIA.
+        os.environ["JAX_PLATFORMS"] = "cpu"
 
 
 def _join_processes() -> None:

@@ -25,6 +25,7 @@ def _collectives(function, mesh, *shapes_and_specs, turns=1):
         for shape, spec in shapes_and_specs
     ]
     text = jax.jit(function).lower(*args).compile().as_text()
+    assert text is not None
     program = hlo.Program(text, 8, turns)
     return program.collectives(), program
 

@@ -81,7 +81,9 @@ def test_the_search_stops_at_the_smallest_and_skips_what_is_larger_than_what_fai
         return {}
 
     sizes = hardware.up_to(hardware.parse("v5p-32"))
-    target, fitting = search.smallest(config, cfg, sizes, compile_train)
+    found = search.smallest(config, cfg, sizes, compile_train)
+    assert found is not None
+    target, fitting = found
     assert target.name == "v5p-16" and len(fitting) <= config.plan.tries
     failed = [mesh for name, mesh in asked if name == "v5p-8"]
     least = [search.least_bytes(mesh, config, cfg) for mesh in failed]

@@ -128,7 +128,8 @@ def test_a_search_takes_the_smallest_that_fits(config, tmp_path, fake):
 
 def test_the_report_shows_the_plan(config, tmp_path, fake):
     run_stages(config, tmp_path, ["plan"])
-    assert findings.read_plan(tmp_path)["hardware"] == "v5e-8"
+    found = findings.read_plan(tmp_path)
+    assert found is not None and found["hardware"] == "v5e-8"
     report.run([tmp_path], tmp_path / "report")
     page = (tmp_path / "report" / "index.html").read_text()
     assert "Plan for v5e-8" in page and "needs" in page
