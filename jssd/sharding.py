@@ -95,8 +95,9 @@ def decode_mesh(mesh: jax.sharding.Mesh, host: int | None = None) -> jax.shardin
     hosts = np.vectorize(lambda device: device.process_index, otypes=[int])(devices)
     if (hosts != hosts[:, :1]).any():
         raise ValueError(
-            f"mesh.tensor={mesh.shape['tensor']} reaches over several hosts, and each host samples "
-            f"for itself. Lower it to at most the {(hosts == hosts[0, 0]).sum()} devices of a host."
+            f"mesh.tensor={mesh.shape['tensor']} reaches over several hosts as it lies on these "
+            f"{devices.size} devices, {(hosts == hosts[0, 0]).sum()} a host, and each host samples "
+            "for itself. Lower it."
         )
     if host is not None:
         devices = devices[hosts[:, 0] == host]

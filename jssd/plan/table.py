@@ -20,12 +20,15 @@ class Table:
 
 def headline(plan: dict[str, Any]) -> str:
     """What was planned, where, and whether it fits, in one line."""
-    mesh = " x ".join(f"{axis} {size}" for axis, size in plan["mesh"].items() if size > 1)
+    sizes = {axis: "the rest" if size < 0 else size for axis, size in plan["mesh"].items()}
+    mesh = " x ".join(f"{axis} {size}" for axis, size in sizes.items() if size != 1)
     layers = plan["layers"]
     depth = f", {layers['compiled']} of {layers['model']} layers" if layers["cut"] else ""
-    verdict = "fits" if plan["fits"] else "does not fit"
+    kinds = {result["complaint"]["kind"] for result in plan["programs"].values() if _bad(result)}
+    verdict = "fits on" if not kinds else "does not fit on"
+    verdict = verdict if kinds <= {"memory"} else "does not compile whole for"
     return (
-        f"{plan['name']}{depth} {verdict} on {plan['hardware']}: {plan['devices']} x "
+        f"{plan['name']}{depth} {verdict} {plan['hardware']}: {plan['devices']} x "
         f"{plan['kind']}, {gib(plan['memory'])} GiB each, mesh {mesh or 'of one device'}"
     )
 
@@ -83,6 +86,10 @@ def seconds(value: float) -> str:
     return (
         f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value < 1000 else f"{value:.0f}"
     )
+
+
+def _bad(result: dict[str, Any]) -> bool:
+    return "complaint" in result
 
 
 def _mesh(mesh: dict[str, int]) -> str:

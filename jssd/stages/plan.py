@@ -75,7 +75,7 @@ class _Planner:
             "kind": target.chip.kind,
             "devices": target.num_devices,
             "memory": target.memory,
-            "mesh": mesh or {k: v for k, v in to_dict(config)["mesh"].items() if v > 0},
+            "mesh": mesh or to_dict(config)["mesh"],
             "layers": {
                 "compiled": self.cfg.num_layers,
                 "model": whole,
