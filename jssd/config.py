@@ -206,6 +206,25 @@ class ExportConfig:
 
 
 @dataclasses.dataclass
+class PlanConfig:
+    """What stage `plan` compiles for `Config.hardware`, and how hard it looks."""
+
+    # Programs to compile: "train", "prefill" and "decode".
+    programs: tuple[str, ...] = ("train", "prefill", "decode")
+    # Looks for the smallest slice, up to `hardware`, and the best mesh on it that fit.
+    search: bool = False
+    tries: int = 4  # Meshes that a search compiles on a slice, best first, before a larger slice.
+    layers: int = 0  # Compiles so many layers only, for a quick look; 0 is the whole model.
+    # Room for the prompt in a slot, beside `sampling.max_new_tokens`, and the prefill's length.
+    prompt_tokens: int = 1024
+    support_ids: int = 32  # Widest recorded support of a draw, which a batch is as wide as.
+    # Of XLA, as JAX_OPTIMIZATION_LEVEL: "" is what a run uses. "O1" compiles faster, up to several
+    # times, and may ask for more memory.
+    optimization: str = ""
+    timeout: float = 3600.0  # Seconds for one compile.
+
+
+@dataclasses.dataclass
 class Config:
     """One experiment. Stages meet on disk in the work directory."""
 
@@ -219,6 +238,9 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvalConfig = field(default_factory=EvalConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
+    # What stage `plan` compiles for, e.g. v5p-64, 2xv5e-256 or b200x8; plan/hardware.py has all.
+    hardware: str = ""
+    plan: PlanConfig = field(default_factory=PlanConfig)
     # Independent repetitions of the whole run with sampling.seed, train.seed and evaluate.seed + i.
     seeds: int = 1
     # Keeps compiled programs in `<workdir>/.cache`, so that a restart skips compiling.
@@ -230,7 +252,10 @@ REMAT = ("none", "block", "dots", "offload")
 TRAIN_ATTENTION = ("auto", "dense", "blockwise", "splash", "cudnn")
 ATTENTION = ("auto", "gather", "ragged", "triton")
 CACHE_DTYPES = ("", "float32", "bfloat16", "int8")
-STAGES = ("sample", "sft", "export", "evaluate", "report")
+PROGRAMS = ("train", "prefill", "decode")
+OPTIMIZATION = ("", "O0", "O1", "O2", "O3")
+PIPELINE = ("sample", "sft", "export", "evaluate", "report")  # What runs when no stage is named.
+STAGES = ("plan", *PIPELINE)
 
 
 def to_dict(config: Config) -> dict:

@@ -8,6 +8,8 @@ finite, a full disk) in one line and exit code 1.
 
 import copy
 import dataclasses
+import importlib.util
+import os
 import pathlib
 import sys
 from typing import NoReturn
@@ -15,7 +17,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jssd.config import STAGES, Config, to_dict
+from jssd.config import PIPELINE, STAGES, Config, to_dict
 from jssd.rules import validate
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -24,7 +26,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run. The same command goes on where it was stopped."
 )
-_STAGES = flags.DEFINE_list("stages", list(STAGES), f"Which stages to run, of {','.join(STAGES)}.")
+_STAGES = flags.DEFINE_list(
+    "stages", list(PIPELINE), f"Which stages to run, of {','.join(STAGES)}."
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other processes of a TPU pod, SLURM step or Kubernetes job."
 )
@@ -33,6 +37,8 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which this is, from 0.")
+
+_ROOT = pathlib.Path("/")
 
 
 def main(argv: list[str]) -> None:
@@ -46,12 +52,39 @@ def main(argv: list[str]) -> None:
             )
         if _CONFIG.value is None or not _WORKDIR.value:
             raise ValueError("give --config=configs/NAME.py and --workdir=FOLDER.")
+        if "plan" in _STAGES.value and (_DISTRIBUTED.value or _COORDINATOR.value):
+            raise ValueError(
+                "--stages=plan holds no devices and runs in one process: start it alone."
+            )
+        _leave_absent_hardware_alone()
         _join_processes()
         run_stages(_CONFIG.value, pathlib.Path(_WORKDIR.value), _STAGES.value)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         _leave(error, 2)
     except (OSError, FloatingPointError) as error:
         _leave(error, 1)
+
+
+def _leave_absent_hardware_alone() -> None:
+    """Keeps JAX from looking for TPUs and GPUs where only their compilers are installed.
+
+    Stage plan needs them (extra `plan`). They would find nothing, and complain at length. Only a
+    machine without any such device is left to its CPU, and only if nobody chose a platform.
+    """
+    plugins = importlib.util.find_spec("jax_plugins")
+    folders = plugins.submodule_search_locations if plugins else None
+    names = {path.name for folder in folders or () for path in pathlib.Path(folder).iterdir()}
+    compilers = importlib.util.find_spec("libtpu") or "xla_cuda13" in names
+    others = names - {"xla_cuda13", "__pycache__", "__init__.py"}
+    if "JAX_PLATFORMS" in os.environ or not compilers or others:
+        return
+    devices = ("dev/accel*", "dev/vfio/*", "dev/nvidia*", "dev/dxg")
+    if any(next(_ROOT.glob(pattern), None) for pattern in devices):
+        return
+    # On the PCI bus without a device file: a driver is missing, and JAX says so better.
+    vendors = {path.read_text().strip() for path in _ROOT.glob("sys/bus/pci/devices/*/vendor")}
+    if not vendors & {"0x1ae0", "0x10de"}:  # Google, NVIDIA.
+        os.environ["JAX_PLATFORMS"] = "cpu"
 
 
 def _join_processes() -> None:
@@ -81,6 +114,14 @@ def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None
     if unknown:
         raise ValueError(f"--stages={','.join(unknown)} must be of {','.join(STAGES)}.")
     workdir.mkdir(parents=True, exist_ok=True)
+    if "plan" in stages:
+        from jssd.stages import plan  # Late: config mistakes answer before anything loads.
+
+        print(f"== plan ({workdir})", flush=True)
+        plan.run(config, workdir)
+        stages = [stage for stage in stages if stage != "plan"]
+        if not stages:
+            return
     if config.compile_cache:
         _cache_programs(workdir / ".cache")
     runs = [(workdir, config)]

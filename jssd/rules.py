@@ -8,7 +8,9 @@ from typing import Any
 from jssd.config import (
     ATTENTION,
     CACHE_DTYPES,
+    OPTIMIZATION,
     PACKING,
+    PROGRAMS,
     REMAT,
     TRAIN_ATTENTION,
     Config,
@@ -97,6 +99,9 @@ def validate(config: Config) -> None:
         "evaluate.bootstrap",
         "evaluate.memory_mb",
         "export.shard_bytes",
+        "plan.tries",
+        "plan.prompt_tokens",
+        "plan.support_ids",
         "seeds",
     ):
         rule(read(name) >= 1, name, "must be at least 1")
@@ -153,6 +158,18 @@ def validate(config: Config) -> None:
         "evaluate.extraction",
         "must be last_fence or defining_fence",
     )
+    rule(
+        bool(config.plan.programs) and set(config.plan.programs) <= set(PROGRAMS),
+        "plan.programs",
+        f"must hold some of {', '.join(PROGRAMS)}",
+    )
+    rule(
+        config.plan.optimization in OPTIMIZATION,
+        "plan.optimization",
+        f"must be '' or one of {', '.join(OPTIMIZATION[1:])}",
+    )
+    rule(config.plan.layers >= 0, "plan.layers", "must be 0 (all) or more")
+    rule(config.plan.timeout > 0, "plan.timeout", "must be above 0 seconds")
     axes = dataclasses.asdict(config.mesh)
     if any(size < 1 and size != -1 for size in axes.values()) or list(axes.values()).count(-1) > 1:
         errors.append(

@@ -55,9 +55,12 @@ def make_mesh(config: MeshConfig, devices: Sequence | None = None) -> jax.shardi
 
     Only axes of size 2 or more are in it (data alone if there is none): over an axis of size 1
     compilers would still emit collectives, which copy.
+    TPU slices lie along data or, where that is no multiple of them, fsdp: only these two axes cross
+    the slow network between slices.
 
     Raises:
-      ValueError: the sizes do not multiply to the number of devices.
+      ValueError: the sizes do not multiply to the number of devices, or slices would lie along
+        another axis.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = [getattr(config, axis) for axis in MESH_AXES]
@@ -70,9 +73,28 @@ def make_mesh(config: MeshConfig, devices: Sequence | None = None) -> jax.shardi
             f"mesh {asked} must multiply to the {len(devices)} devices present. "
             f"Set one of config.mesh.{', '.join(MESH_AXES)} to -1."
         )
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
     kept = {axis: size for axis, size in zip(MESH_AXES, sizes) if size > 1} or {"data": 1}
     types = (jax.sharding.AxisType.Explicit,) * len(kept)
+    if slices > 1 and devices[0].platform == "tpu":
+        return jax.sharding.Mesh(_over_slices(kept, slices, devices), tuple(kept), types)
     return jax.make_mesh(tuple(kept.values()), tuple(kept), axis_types=types, devices=devices)
+
+
+def _over_slices(sizes: dict[str, int], slices: int, devices: list) -> np.ndarray:
+    """Devices of several TPU slices, an axis that crosses them laid along whole slices."""
+    from jax.experimental import mesh_utils
+
+    for axis in ("data", "fsdp"):
+        if sizes.get(axis, 1) % slices == 0:
+            across = [slices if name == axis else 1 for name in sizes]
+            within = [size // part for size, part in zip(sizes.values(), across)]
+            return mesh_utils.create_hybrid_device_mesh(within, across, devices)
+    raise ValueError(
+        f"mesh data={sizes.get('data', 1)}, fsdp={sizes.get('fsdp', 1)}: one of them must be a "
+        f"multiple of the {slices} TPU slices, which no other axis may cross. Set config.mesh.data "
+        "or fsdp so."
+    )
 
 
 def parts(mesh: Any, *axes: str) -> int:

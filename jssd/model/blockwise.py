@@ -176,7 +176,8 @@ class _Blocks:
                 self.meet_IJ[index, number], lambda c: body(number, c), lambda c: c, carry
             )
 
-        return jax.lax.fori_loop(0, self.reach_I[index], step, start)
+        with jax.named_scope("blocks"):
+            return jax.lax.fori_loop(0, self.reach_I[index], step, start)
 
     def queries_of(self, x_BTNH, index):
         """Block `index` of queries or their like: [B, K, G * queries, H]."""

@@ -193,7 +193,8 @@ def _on_their_devices(rows_MD, counts_E, gate_IDF, up_IDF, down_IFD):
         out_CD = experts(rows_CD, counts_I, gate_IDF, up_IDF, down_IFD)
         return _back(plan, out_CD, out_MD, index)
 
-    return jax.lax.fori_loop(0, plan.num_rounds, turn, jnp.zeros_like(rows_MD))
+    with jax.named_scope("rounds"):
+        return jax.lax.fori_loop(0, plan.num_rounds, turn, jnp.zeros_like(rows_MD))
 
 
 def _on_their_devices_forward(*args):
@@ -215,9 +216,10 @@ def _on_their_devices_backward(args, dout_MD):
         return (drows_MD, *(old + part.astype(jnp.float32) for old, part in zip(dweights, new)))
 
     zeros = (jnp.zeros(weight.shape, jnp.float32) for weight in weights)
-    drows_MD, *dweights = jax.lax.fori_loop(
-        0, plan.num_rounds, turn, (jnp.zeros_like(rows_MD), *zeros)
-    )
+    with jax.named_scope("rounds"):
+        drows_MD, *dweights = jax.lax.fori_loop(
+            0, plan.num_rounds, turn, (jnp.zeros_like(rows_MD), *zeros)
+        )
     return drows_MD, None, *(d.astype(w.dtype) for d, w in zip(dweights, weights))
 
 

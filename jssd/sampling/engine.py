@@ -304,17 +304,9 @@ class Engine:
         return self._generate(self.params, slots, table_BM, leave_below)
 
     def lower_generate(self) -> jax.stages.Lowered:
-        """The decode program, lowered for the devices of `params` with no memory behind it.
-
-        `params` may be abstract, on devices that are not there (`jax.experimental.topologies`).
-        """
-        slots = jax.eval_shape(self.init_decode_state)
-        device = next(iter(self.params["embed"].sharding.device_set))
-
-        def abstract(leaf, *axes: str | tuple[str, ...] | None):
-            place = self._on_mesh(*axes) or jax.sharding.SingleDeviceSharding(device)
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-
+        """The decode program, lowered for the devices of `params` with no memory behind it; these
+        may be abstract, on devices that are not there (`jax.experimental.topologies`)."""
+        slots, abstract = jax.eval_shape(self.init_decode_state), self._abstract
         pools = [
             tuple(abstract(pool, *spec) for pool, spec in zip(layer, self.layout.specs()))
             for layer in slots.cache
@@ -322,12 +314,24 @@ class Engine:
         rest = dataclasses.replace(slots, cache=())
         rest = jax.tree.map(lambda leaf: abstract(leaf, GROUPS), rest)
         slots = dataclasses.replace(rest, cache=tuple(pools))
-        table_BM = abstract(
-            jax.ShapeDtypeStruct((self.num_slots, self.pages_per_slot), jnp.int32), GROUPS
-        )
-        traced = self._generate.trace(self.params, slots, table_BM, 1)
+        table = jax.ShapeDtypeStruct((self.num_slots, self.pages_per_slot), jnp.int32)
+        table_BM = abstract(table, GROUPS)
+        return self._lower(self._generate, slots, table_BM, 1)
+
+    def lower_prefill(self, prompt_len: int) -> jax.stages.Lowered:
+        """The prefill program of prompts of `prompt_len` tokens, lowered as `lower_generate` is."""
+        shape = (self.prefill_rows, self.bucket(prompt_len))
+        tokens_BT = self._abstract(jax.ShapeDtypeStruct(shape, jnp.int32), GROUPS)
+        return self._lower(self._prefill, tokens_BT)
+
+    def _abstract(self, leaf, *axes: str | tuple[str, ...] | None) -> jax.ShapeDtypeStruct:
+        device = next(iter(self.params["embed"].sharding.device_set))
+        place = self._on_mesh(*axes) or jax.sharding.SingleDeviceSharding(device)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+    def _lower(self, program, *args) -> jax.stages.Lowered:
         platform = "cuda" if self.platform == "gpu" else self.platform
-        return traced.lower(lowering_platforms=(platform,))
+        return program.trace(self.params, *args).lower(lowering_platforms=(platform,))
 
     def free_resource(self, slots: Slots, slot: int) -> Slots:
         """Gives up a slot before its completion ended. Its pages are the caller's to release."""

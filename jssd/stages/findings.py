@@ -15,7 +15,7 @@ from jssd.evals import passk
 MODELS = ("base", "student")
 # What may differ between the seeds of one run: the seeds, and what never changes a token.
 _FREE = {"sampling": ("seed",), "train": ("seed",), "evaluate": ("seed", "workers")}
-_FREE_SECTIONS = ("name", "seeds", "compile_cache", "mesh", "engine")
+_FREE_SECTIONS = ("name", "seeds", "compile_cache", "mesh", "engine", "hardware", "plan")
 
 Place = tuple[str, str, str]  # Benchmark, decoding, model.
 
@@ -115,6 +115,11 @@ def read(workdirs: Sequence[pathlib.Path]) -> tuple[list[RunFiles], list[str]]:
     return runs, absent
 
 
+def read_plan(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """What stage plan found for a run, or None where it has not been run."""
+    return _read_json(workdir / "plan" / "plan.json")
+
+
 def cells(runs: Sequence[RunFiles]) -> list[Cell]:
     """Every scored (benchmark, decoding, model), in the order of the config."""
     places = {place: None for run in runs for place in run.scores}
@@ -147,7 +152,10 @@ def _read_run(name: str, workdir: pathlib.Path) -> RunFiles | None:
         },
         comparisons=_read_json(workdir / "eval" / "comparisons.json"),
     )
-    if not (found.samples or found.data or found.steps or found.scores or found.exported):
+    planned = read_plan(workdir) is not None
+    if not (
+        found.samples or found.data or found.steps or found.scores or found.exported or planned
+    ):
         return None
     if config is None:
         raise FileNotFoundError(

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jssd.evals.passk import Difference, Estimate
+from jssd.plan import table
 from jssd.stages import excerpts, findings, plots
 from jssd.stages.findings import Cell, Gap, RunFiles
 
@@ -51,7 +52,7 @@ def run(workdirs: list[pathlib.Path], folder: pathlib.Path) -> None:
     runs, absent = findings.read(workdirs)
     cells, gaps = findings.cells(runs), findings.gaps(runs)
     figures = _figures(runs, cells)
-    page = _page(runs, absent, cells, gaps, figures)
+    page = _page(runs, absent, cells, gaps, figures, findings.read_plan(folder.parent))
     # A lone surrogate in a completion has no UTF-8; it is shown as its escape.
     _write(folder, figures | {PAGE: page.encode("utf-8", errors="backslashreplace")})
     _print(runs, absent, cells, gaps)
@@ -76,6 +77,7 @@ def _page(
     cells: Sequence[Cell],
     gaps: Sequence[Gap],
     figures: dict[str, bytes],
+    plan: dict[str, Any] | None,
 ) -> str:
     # Autoescape is not left to the file's name: completions are hostile text.
     environment = jinja2.Environment(
@@ -115,6 +117,8 @@ def _page(
         pairs=first_scored and excerpts.pairs(first_scored, NUM_TASKS),
         pairs_from=first_scored,
         colors=plots.COLORS,
+        plan=plan,
+        plan_table=table,
     )
 
 

@@ -149,7 +149,8 @@ def _walk(chunk: int, x_BTD, head_DV, targets_BT, mask_BT, support_ids_BTU, *, w
 
     grads = (jnp.zeros_like(x_MD), jnp.zeros((D, V), jnp.float32)) if with_grads else None
     zeros = tuple(jnp.zeros((), jnp.float32) for _ in LossSums._fields)
-    sums, grads = jax.lax.fori_loop(0, turns, turn, (zeros, grads))
+    with jax.named_scope("loss"):
+        sums, grads = jax.lax.fori_loop(0, turns, turn, (zeros, grads))
     if grads is None:
         return sums, None
     dx_MD, dhead_DV = grads

@@ -118,6 +118,17 @@ def to_hf_folder(
     return folder
 
 
+def read_config(path: str | os.PathLike) -> dict:
+    """What the folder's `config.json` would say, but for the dtype; no weight is read.
+
+    Raises:
+      ValueError: not a GGUF file, or one of an architecture that is not supported.
+    """
+    with _opened(pathlib.Path(path)) as file:
+        _refuse_unknown(file)
+        return _config(file)
+
+
 def _convert(path: pathlib.Path, folder: pathlib.Path, dtype: str) -> None:
     """Writes every file of the folder but the marker."""
     with _opened(path) as file:

@@ -1,0 +1,124 @@
+"""One compile: a worker process, and its result kept by the digest of all that decides it."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from typing import Any
+
+from jssd.config import Config, MeshConfig, digest, to_dict
+from jssd.model.config import ModelConfig
+from jssd.plan import absent, complaints
+from jssd.plan.hardware import Hardware
+
+_PACKAGE = pathlib.Path(__file__).parents[1]
+_SOURCES = ("model", "sampling", "train", "plan", "sharding.py", "data/pipeline.py")
+# What of the config decides each program, besides the model and the mesh.
+_SECTIONS = {
+    "train": ("train",),
+    "prefill": ("engine", "sampling"),
+    "decode": ("engine", "sampling"),
+}
+
+
+def compile_program(
+    folder: pathlib.Path,
+    config: Config,
+    cfg: ModelConfig,
+    hardware: Hardware,
+    program: str,
+    mesh: MeshConfig | None = None,
+    slots: int = 0,
+) -> dict[str, Any]:
+    """The result of `plan/worker.py` for one program, read from `folder` if it was compiled before.
+
+    A compile that crashed or ran out of time is not kept: it is tried again next time.
+
+    Args:
+      folder: where results are kept.
+      config: the run.
+      cfg: its architecture.
+      hardware: to compile for.
+      program: one of `config.PROGRAMS`.
+      mesh: instead of the config's.
+      slots: of a decode program; 0 is what the config says.
+    """
+    mesh = mesh or config.mesh
+    request = {
+        "config": to_dict(config),
+        "hardware": hardware.name,
+        "mesh": dataclasses.asdict(mesh),
+        "program": program,
+        "slots": slots,
+    }
+    kept = folder / f"{_digest(request, cfg)}.json"
+    if kept.exists():
+        return json.loads(kept.read_text(encoding="utf-8"))
+    result = _run(request, config)
+    if result.get("complaint", {}).get("kind") not in ("crash", "timeout"):
+        write_json(kept, result)
+    return result
+
+
+def write_json(path: pathlib.Path, tree: dict[str, Any]) -> None:
+    """Writes JSON beside the target, then renames. Asks JAX nothing, unlike the stages' own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text(json.dumps(tree, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(beside, path)
+
+
+def _digest(request: dict[str, Any], cfg: ModelConfig) -> str:
+    """Of the program, the compiler and the code between them."""
+    tree = request["config"]
+    sections = {name: tree[name] for name in _SECTIONS[request["program"]]}
+    plan = {name: value for name, value in tree["plan"].items() if name not in ("search", "tries")}
+    plan = {name: value for name, value in plan.items() if name not in ("programs", "timeout")}
+    source = hashlib.sha256()
+    for name in _SOURCES:
+        path = _PACKAGE / name
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            source.update(file.read_bytes())
+    return digest(
+        {
+            "request": {**request, "config": {**sections, "plan": plan}},
+            "model": dataclasses.asdict(cfg) | {"source": tree["model"]},
+            "versions": [_version(name) for name in ("jax", "libtpu", "jax-cuda13-pjrt")],
+            "flags": [os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")],
+            "source": source.hexdigest(),
+        }
+    )
+
+
+def _run(request: dict[str, Any], config: Config) -> dict[str, Any]:
+    environment = os.environ | absent.ENVIRONMENT
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # No program here can be run again.
+    environment.pop("JAX_OPTIMIZATION_LEVEL", None)
+    if config.plan.optimization:
+        environment["JAX_OPTIMIZATION_LEVEL"] = config.plan.optimization
+    with tempfile.TemporaryDirectory() as scratch:
+        asked, told = pathlib.Path(scratch, "request.json"), pathlib.Path(scratch, "result.json")
+        asked.write_text(json.dumps(request), encoding="utf-8")
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "jssd.plan.worker", str(asked), str(told)],
+                capture_output=True, text=True, errors="replace", env=environment,
+                timeout=config.plan.timeout,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return {"complaint": complaints.timed_out(config.plan.timeout).as_dict()}
+        if not told.exists():
+            return {"complaint": complaints.died(done.returncode, done.stderr).as_dict()}
+        return json.loads(told.read_text(encoding="utf-8"))
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
