@@ -76,20 +76,27 @@ def make_mesh(config: MeshConfig, devices: Sequence | None = None) -> jax.shardi
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     kept = {axis: size for axis, size in zip(MESH_AXES, sizes) if size > 1} or {"data": 1}
     types = (jax.sharding.AxisType.Explicit,) * len(kept)
-    if slices > 1 and devices[0].platform == "tpu":
-        return jax.sharding.Mesh(_over_slices(kept, slices, devices), tuple(kept), types)
+    if devices[0].platform == "tpu":
+        return jax.sharding.Mesh(_on_torus(kept, slices, devices), tuple(kept), types)
     return jax.make_mesh(tuple(kept.values()), tuple(kept), axis_types=types, devices=devices)
 
 
-def _over_slices(sizes: dict[str, int], slices: int, devices: list) -> np.ndarray:
-    """Devices of several TPU slices, an axis that crosses them laid along whole slices."""
+def _on_torus(sizes: dict[str, int], slices: int, devices: list) -> np.ndarray:
+    """TPUs laid so that each axis lies along links, one that crosses slices along whole slices."""
     from jax.experimental import mesh_utils
 
+    if slices == 1:
+        # Two axes may share a dimension of the torus: 8 experts on 2 x 4 x 4 chips.
+        return mesh_utils.create_device_mesh(
+            tuple(sizes.values()), devices, allow_split_physical_axes=True
+        )
     for axis in ("data", "fsdp"):
         if sizes.get(axis, 1) % slices == 0:
             across = [slices if name == axis else 1 for name in sizes]
             within = [size // part for size, part in zip(sizes.values(), across)]
-            return mesh_utils.create_hybrid_device_mesh(within, across, devices)
+            return mesh_utils.create_hybrid_device_mesh(
+                within, across, devices, allow_split_physical_axes=True
+            )
     raise ValueError(
         f"mesh data={sizes.get('data', 1)}, fsdp={sizes.get('fsdp', 1)}: one of them must be a "
         f"multiple of the {slices} TPU slices, which no other axis may cross. Set config.mesh.data "

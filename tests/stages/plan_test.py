@@ -197,14 +197,14 @@ def test_a_tpu_plan(config, tmp_path):
     assert train["memory"]["arguments"] >= train["bytes"]["params"] * 3
     assert any("fsdp" in axes for axes in train["collectives"])
     assert train["flops"]["step"] >= train["flops"]["without_remat"] >= train["flops"]["model"]
-    assert made["programs"]["decode"]["mesh"] == {"data": 4, "tensor": 2}
+    assert made["programs"]["decode"]["mesh"] == {"data": 4, "expert": 1, "tensor": 2}
     assert made["slots"]["most"] > 0
 
 
 @needs_tpu
 def test_a_tpu_plan_that_does_not_fit_is_readable(config, tmp_path):
     config.plan.programs = ("train",)
-    config.train.global_batch_size, config.train.seq_len = 1024, 4096
+    config.train.global_batch_size, config.train.seq_len, config.train.remat = 8192, 4096, "none"
     made = plan.run(config, tmp_path)
     complaint = made["programs"]["train"]["complaint"]
     assert complaint["kind"] == "memory" and "of a device's 15.75 GiB" in complaint["text"]
