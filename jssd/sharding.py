@@ -19,10 +19,10 @@ from jssd.config import MeshConfig
 
 MESH_AXES = ("data", "fsdp", "tensor", "expert", "context")
 
-# Weights are split by their embed axis over every axis that holds other data, and over tensor by
-# the other one; activations by batch and time. One table serves dense models and mixtures of
-# experts: only the latter have "experts", whose weights the expert axis splits whole.
-RULES: dict[str, tuple[str, ...]] = {
+# In training, weights are split by their embed axis over every axis that holds other data, and over
+# tensor by the other one; activations by batch and time. One table serves dense models and mixtures
+# of experts: only the latter have "experts", whose weights the expert axis splits whole.
+TRAIN: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp", "expert"),
     "seq": ("context",),
     "act_embed": (),  # The width of activations stays whole; "embed" is the width of weights.
@@ -37,6 +37,17 @@ RULES: dict[str, tuple[str, ...]] = {
     "vocab": ("tensor",),
     "layers": (),
 }
+# For sampling, only by heads, widths, vocabulary and experts: a decode step would gather all the
+# rest for one token. Slots are split over data and expert.
+SAMPLE = {**TRAIN, "seq": (), "embed": (), "expert_embed": ()}
+GROUPS = ("data", "expert")  # Axes of the decode mesh that split slots.
+
+
+def rules() -> dict[str, tuple[str, ...]]:
+    """The table for the mesh in force: `SAMPLE` on a decode mesh, whose tensor axis the compiler
+    fills in, else `TRAIN`."""
+    is_decode = jax.sharding.AxisType.Auto in jax.sharding.get_abstract_mesh().axis_types
+    return SAMPLE if is_decode else TRAIN
 
 
 def make_mesh(config: MeshConfig, devices: Sequence | None = None) -> jax.sharding.Mesh:
@@ -65,76 +76,9 @@ def make_mesh(config: MeshConfig, devices: Sequence | None = None) -> jax.shardi
 
 
 def parts(mesh: Any, *axes: str) -> int:
-    """Into how many parts a mesh, abstract or not, splits the logical axes."""
-    names = {name for axis in axes for name in RULES[axis]}
+    """Into how many parts a training mesh, abstract or not, splits the logical axes."""
+    names = {name for axis in axes for name in TRAIN[axis]}
     return math.prod(mesh.shape.get(name, 1) for name in names)
-
-
-def decode_mesh(mesh: jax.sharding.Mesh, local: bool = False) -> jax.sharding.Mesh:
-    """The same devices for sampling: axes data and tensor, filled in by the compiler.
-
-    Weights are not split over fsdp there: a decode step would gather all of them for one token.
-
-    Args:
-      mesh: of training.
-      local: only the devices of this host.
-
-    Raises:
-      ValueError: tensor reaches over several hosts, which sample each for themselves.
-    """
-    types = (jax.sharding.AxisType.Auto,) * 2
-    tensor = mesh.shape.get("tensor", 1)
-    devices = mesh.devices
-    if tensor > 1:
-        devices = np.moveaxis(devices, mesh.axis_names.index("tensor"), -1)
-    devices = devices.reshape(-1, tensor)
-    hosts = np.vectorize(lambda device: device.process_index, otypes=[int])(devices)
-    if (hosts != hosts[:, :1]).any():
-        raise ValueError(
-            f"mesh.tensor={tensor} reaches over several hosts, and each host samples "
-            f"for itself. Lower it to at most {jax.local_device_count()}, the devices of a host."
-        )
-    if local:
-        devices = devices[hosts[:, 0] == jax.process_index()]
-    return jax.sharding.Mesh(devices, ("data", "tensor"), axis_types=types)
-
-
-def decode_spec(spec: jax.sharding.PartitionSpec) -> jax.sharding.PartitionSpec:
-    """A weight's place on the decode mesh, given its place in training: only tensor stays."""
-    return jax.sharding.PartitionSpec(*(axis if axis == "tensor" else None for axis in spec))
-
-
-def spec(*axes: str | None) -> jax.sharding.PartitionSpec | None:
-    """PartitionSpec of logical axes on the mesh in force, or None without an explicit one of
-    several devices.
-
-    Raises:
-      KeyError: a misspelt axis.
-      ValueError: two of the axes lie on one mesh axis.
-    """
-    rules = [() if axis is None else RULES[axis] for axis in axes]
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.size <= 1 or jax.sharding.AxisType.Explicit not in mesh.axis_types:
-        return None
-    kept = [tuple(name for name in rule if name in mesh.shape) for rule in rules]
-    used = [name for rule in kept for name in rule]
-    if twice := [name for name in dict.fromkeys(used) if used.count(name) > 1]:
-        raise ValueError(
-            f"an array of axes {axes} lies twice on mesh axis {', '.join(twice)}. "
-            "Give its axes rules in sharding.RULES that do not overlap."
-        )
-    return jax.sharding.PartitionSpec(
-        *(rule[0] if len(rule) == 1 else rule or None for rule in kept)
-    )
-
-
-def sharding(*axes: str | None) -> jax.sharding.Sharding | None:
-    """NamedSharding of logical axes on the mesh in force, or None without an explicit one."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or jax.sharding.AxisType.Explicit not in mesh.axis_types:
-        return None
-    entries = spec(*axes) or jax.sharding.PartitionSpec(*(None for _ in axes))
-    return jax.sharding.NamedSharding(jax.sharding.get_mesh(), entries)
 
 
 def batch_shards() -> tuple[list[int], int]:
@@ -149,6 +93,71 @@ def batch_shards() -> tuple[list[int], int]:
     count = parts(jax.sharding.get_abstract_mesh(), "batch")
     held = rows.addressable_devices_indices_map((count,)).values()
     return sorted({index[0].indices(count)[0] for index in held if index is not None}), count
+
+
+def decode_mesh(mesh: jax.sharding.Mesh, host: int | None = None) -> jax.sharding.Mesh:
+    """The same devices for sampling: axes data, expert and tensor, filled in by the compiler.
+
+    Args:
+      mesh: of training.
+      host: only the devices of this process.
+
+    Raises:
+      ValueError: expert or tensor reach over several hosts, which sample each for themselves.
+    """
+    inner = [name for name in ("expert", "tensor") if name in mesh.shape]
+    outer = [name for name in mesh.axis_names if name not in inner]
+    order = [mesh.axis_names.index(name) for name in (*outer, *inner)]
+    sizes = [mesh.shape.get(name, 1) for name in ("expert", "tensor")]
+    devices = mesh.devices.transpose(order).reshape(-1, *sizes)
+    hosts = np.vectorize(lambda device: device.process_index, otypes=[int])(devices)
+    if (hosts != hosts[:, :1, :1]).any():
+        raise ValueError(
+            f"mesh.expert={sizes[0]} times mesh.tensor={sizes[1]} reach over several hosts, and "
+            "each host samples for itself. Lower them to at most the devices of a host, "
+            f"{int((hosts == hosts[0, 0, 0]).sum())}."
+        )
+    if host is not None:
+        devices = devices[hosts[:, 0, 0] == host]
+    types = (jax.sharding.AxisType.Auto,) * 3
+    return jax.sharding.Mesh(devices, ("data", "expert", "tensor"), axis_types=types)
+
+
+def spec(*axes: str | None) -> jax.sharding.PartitionSpec | None:
+    """PartitionSpec of logical axes on the mesh in force, or None without an explicit one of
+    several devices: what JAX takes for no constraint.
+
+    Raises:
+      KeyError: a misspelt axis.
+      ValueError: two of the axes lie on one mesh axis.
+    """
+    entries = _entries(axes)
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size <= 1 or jax.sharding.AxisType.Explicit not in mesh.axis_types:
+        return None
+    return entries
+
+
+def sharding(*axes: str | None) -> jax.sharding.NamedSharding | None:
+    """NamedSharding of logical axes on the mesh in force, or None without one."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return None
+    return jax.sharding.NamedSharding(jax.sharding.get_mesh(), _entries(axes))
+
+
+def _entries(axes: Sequence[str | None]) -> jax.sharding.PartitionSpec:
+    table, sizes = rules(), jax.sharding.get_abstract_mesh().shape
+    split = [() if axis is None else table[axis] for axis in axes]
+    split = [tuple(name for name in names if sizes.get(name, 1) > 1) for names in split]
+    used = [name for names in split for name in names]
+    if twice := [name for name in dict.fromkeys(used) if used.count(name) > 1]:
+        raise ValueError(
+            f"an array of axes {axes} lies twice on mesh axis {', '.join(twice)}. "
+            "Give its axes rules in jssd/sharding.py that do not overlap."
+        )
+    return jax.sharding.PartitionSpec(
+        *(names[0] if len(names) == 1 else names or None for names in split)
+    )
 
 
 def on_shards(function: Callable, in_axes: tuple, out_axes: Any) -> Callable:
@@ -185,8 +194,8 @@ def on_shards(function: Callable, in_axes: tuple, out_axes: Any) -> Callable:
 def over(*axes: str) -> tuple[str, ...]:
     """Mesh axes that split the logical axes on the shards of `on_shards`; none elsewhere."""
     mesh = jax.sharding.get_abstract_mesh()
-    names = dict.fromkeys(name for axis in axes for name in RULES[axis])
-    return tuple(name for name in names if name in mesh.manual_axes)
+    names = dict.fromkeys(name for axis in axes for name in rules()[axis])
+    return tuple(name for name in names if name in mesh.manual_axes and mesh.shape[name] > 1)
 
 
 def shards(*axes: str) -> int:
@@ -250,9 +259,10 @@ def check_divisible(sizes: dict[str, tuple[int, str]]) -> None:
         return
     errors = []
     for name, (size, axis) in sizes.items():
-        count = parts(mesh, axis)
+        names = [name for name in rules()[axis] if name in mesh.shape]
+        count = math.prod(mesh.shape[name] for name in names)
         if size % count:
-            words = "*".join(rule for rule in RULES[axis] if rule in mesh.shape)
+            words = "*".join(names)
             errors.append(f"{name}={size} must be a multiple of mesh {words}={count}")
     if errors:
         raise ValueError("; ".join(errors) + ". Choose a mesh whose axes divide these sizes.")

@@ -5,6 +5,7 @@ of the MLP's width, of experts and of tokens; its weights lie split by width ove
 and are gathered, in the dtype of the activations, when they are used.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -123,8 +124,20 @@ class Moe(nnx.Module):
         gate_EDF, up_EDF, down_EFD = (
             _gathered(weight, x_BTD.dtype) for weight in (self.gate, self.up, self.down)
         )
-        y_BTD, load = moe.moe(x_BTD, router_DE, gate_EDF, up_EDF, down_EFD, real_BT, self.cfg)
+        y_BTD, load = self._run(x_BTD, router_DE, gate_EDF, up_EDF, down_EFD, real_BT)
         return checkpoint_name(y_BTD, "product"), load
+
+    def _run(self, *args):
+        run = functools.partial(moe.moe, cfg=self.cfg)
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.shape.get("tensor", 1) == 1 or "tensor" in mesh.manual_axes:
+            return run(*args)
+        # On a decode mesh, where the compiler fills in tensor, it would not split grouped products.
+        wide, narrow = jax.P(None, None, "tensor"), jax.P(None, "tensor")
+        return jax.shard_map(
+            run, in_specs=(jax.P(), jax.P(), wide, wide, narrow, jax.P()), out_specs=jax.P(),
+            axis_names={"tensor"}, check_vma=False,
+        )(*args)  # fmt: skip
 
 
 class Block(nnx.Module):

@@ -10,6 +10,7 @@ block.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +45,7 @@ def attend(
     pad = lambda x, size, axis: jnp.pad(
         x, [(0, -x.shape[axis] % size if number == axis else 0) for number in range(x.ndim)]
     )
-    out_BTNH = _attend(
+    out_BTNH: Any = _attend(
         queries, keys, pad(q_BTNH, queries, 1), pad(k_BSKH, keys, 1), pad(v_BSKH, keys, 1),
         pad(segment_ids_BT, queries, 1), pad(segment_ids_BS, keys, 1), pad(row_T, queries, 0),
     )  # fmt: skip

@@ -91,6 +91,19 @@ def abstract_params(cfg: ModelConfig, dtype=jnp.float32) -> Params:
     return params
 
 
+def abstract_unstacked(cfg: ModelConfig, dtype=jnp.float32) -> Params:
+    """`abstract_params` as `unstack` leaves them."""
+    params = abstract_params(cfg, dtype)
+
+    def layer(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        where = leaf.sharding
+        if isinstance(where, jax.NamedSharding):
+            where = jax.NamedSharding(where.mesh, jax.P(*where.spec[1:]))
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype, sharding=where)
+
+    return {**params, "blocks": (jax.tree.map(layer, params["blocks"]),) * cfg.num_layers}
+
+
 def init_params(cfg: ModelConfig, key: jax.Array, dtype=jnp.float32) -> Params:
     """Random weights: normal with standard deviation 0.02, norms at one, biases at zero."""
     abstract = abstract_params(cfg, dtype)

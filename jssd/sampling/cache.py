@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec
 from jssd.config import ATTENTION, CACHE_DTYPES
 from jssd.model import layers
 from jssd.model.config import ModelConfig
+from jssd.sharding import GROUPS
 
 Pools = tuple[jax.Array, ...]
 TRITON_BYTES = 1 << 15  # Of keys in one block of the GPU's kernel.
@@ -80,7 +81,7 @@ class ByHead(Layout):
     """A pool of keys, one of values and, for int8, scales [P, K, S] of each."""
 
     def specs(self):
-        return (PartitionSpec("data", "tensor"),) * len(self.shapes())
+        return (PartitionSpec(GROUPS, "tensor"),) * len(self.shapes())
 
     def _with_scales(self, keys: tuple[int, ...], values: tuple[int, ...]):
         scales = ((self.num_kv_heads, self.page_size), jnp.dtype(jnp.float32))
@@ -169,7 +170,7 @@ class Ragged(Layout):
         return [((self.page_size, 2 * self.num_kv_heads, self.head_dim), self.dtype)]
 
     def specs(self):
-        return (PartitionSpec("data", None, "tensor"),)
+        return (PartitionSpec(GROUPS, None, "tensor"),)
 
     def pack(self, keys_PKHS, values_PKSH):
         keys_PSKH, values_PSKH = keys_PKHS.transpose(0, 3, 1, 2), values_PKSH.swapaxes(1, 2)

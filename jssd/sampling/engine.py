@@ -12,12 +12,14 @@ draw comes out of the same program, and all samples of a prompt share one prefil
 Weights arrive unstacked (`transformer.unstack`). The cache is a pool of pages per layer
 (`sampling/pages.py`), lent to slots by the caller.
 
-On a mesh (`sharding.decode_mesh`) slots and pages are split over data, each share of the slots with
-a pool of its own; heads and vocabulary are split over tensor.
+On a mesh (`sharding.decode_mesh`) slots and pages are split over data and expert, each share of the
+slots with a pool of its own; experts are split over expert, heads, widths and vocabulary over
+tensor.
 """
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -33,6 +35,7 @@ from jssd.sampling.pages import NOBODYS, Pages
 from jssd.sampling.programs import Cache, Drawn, Slots
 from jssd.sampling.request import Request
 from jssd.sampling.truncate import Law
+from jssd.sharding import GROUPS
 
 # Prompts prefilled together; their keys and values wait on the device until all their samples have
 # a slot.
@@ -86,12 +89,12 @@ class Engine:
         where = params["embed"].sharding
         on_mesh = isinstance(where, NamedSharding) and where.mesh.size > 1
         self.mesh = where.mesh if on_mesh else None
-        self.num_groups = self.mesh.shape["data"] if self.mesh else 1
+        self.num_groups = math.prod(self.mesh.shape[axis] for axis in GROUPS) if self.mesh else 1
         vocab_shards = self.mesh.shape["tensor"] if self.mesh else 1
         if num_slots % self.num_groups:
             raise ValueError(
                 f"slots={num_slots} must be a multiple of the {self.num_groups} parts into which "
-                "the mesh splits them (data times fsdp)."
+                "the mesh splits them (all its axes but tensor)."
             )
         if strict and num_slots // self.num_groups % STRICT_ROWS:
             raise ValueError(
@@ -131,16 +134,16 @@ class Engine:
         prefill = functools.partial(
             programs.prefill, cfg=cfg, dtype=self.dtype, layout=self.layout, chunk=prefill_chunk
         )
-        # Rows are computed where they are split to, and every share of the slots gets all of them.
-        self._prefill = jax.jit(
+        weights = self._weight_specs()
+        self._prefill = self._program(
             prefill,
-            in_shardings=None if self.mesh is None else (None, self._on_mesh("data")),
-            out_shardings=None
-            if self.mesh is None
-            else (tuple(self._on_mesh(None, *spec[1:]) for spec in self.layout.specs()),)
+            in_specs=(weights, P(GROUPS)),
+            out_specs=P(GROUPS),
+            # Rows are computed where they are split to, and every share of the slots gets them all.
+            out_shardings=(tuple(self._on_mesh(None, *spec[1:]) for spec in self.layout.specs()),)
             * cfg.num_layers,
         )
-        per_slot, lists = P("data"), P(None, "data")
+        per_slot, lists = P(GROUPS), P(None, GROUPS)
         self._insert = self._program(
             programs.insert,
             donate=0,
@@ -155,25 +158,33 @@ class Engine:
                 layout=self.layout,
                 max_steps=decode_steps,
                 vocab_shards=vocab_shards,
-                data_axis="data" if self.mesh else None,
+                groups=GROUPS if self.mesh else None,
                 rows=STRICT_ROWS if strict else 0,
             ),
             donate=1,
-            in_specs=(P(), per_slot, per_slot, P()),
+            in_specs=(weights, per_slot, per_slot, P()),
             out_specs=(per_slot, Drawn(P(), lists, lists)),  # pyright: ignore[reportArgumentType]
         )
 
-    def _on_mesh(self, *axes: str | None) -> NamedSharding | None:
+    def _on_mesh(self, *axes: str | tuple[str, ...] | None) -> NamedSharding | None:
         return self.mesh and NamedSharding(self.mesh, P(*axes))
 
-    def _program(self, function, *, donate: int, in_specs, out_specs):
+    def _weight_specs(self):
+        """Where weights are split by hand: by experts."""
+        only = lambda axis: axis if axis in GROUPS else None
+        return self.mesh and jax.tree.map(
+            lambda leaf: P(*(only(axis) for axis in leaf.sharding.spec)), self.params
+        )
+
+    def _program(self, function, *, in_specs, out_specs, donate=(), out_shardings=None):
         """Compiles `function`, which sees one share of the slots; tensor is the compiler's."""
-        if self.mesh is not None:
-            function = jax.shard_map(
-                function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs,
-                axis_names={"data"}, check_vma=False,
-            )  # fmt: skip
-        return jax.jit(function, donate_argnums=donate)
+        if self.mesh is None:
+            return jax.jit(function, donate_argnums=donate)
+        function = jax.shard_map(
+            function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs,
+            axis_names=set(GROUPS), check_vma=False,
+        )  # fmt: skip
+        return jax.jit(function, donate_argnums=donate, out_shardings=out_shardings)
 
     @property
     def prefill_rows(self) -> int:
@@ -300,7 +311,7 @@ class Engine:
         slots = jax.eval_shape(self.init_decode_state)
         device = next(iter(self.params["embed"].sharding.device_set))
 
-        def abstract(leaf, *axes: str | None):
+        def abstract(leaf, *axes: str | tuple[str, ...] | None):
             place = self._on_mesh(*axes) or jax.sharding.SingleDeviceSharding(device)
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
@@ -309,10 +320,10 @@ class Engine:
             for layer in slots.cache
         ]
         rest = dataclasses.replace(slots, cache=())
-        rest = jax.tree.map(lambda leaf: abstract(leaf, "data"), rest)
+        rest = jax.tree.map(lambda leaf: abstract(leaf, GROUPS), rest)
         slots = dataclasses.replace(rest, cache=tuple(pools))
         table_BM = abstract(
-            jax.ShapeDtypeStruct((self.num_slots, self.pages_per_slot), jnp.int32), "data"
+            jax.ShapeDtypeStruct((self.num_slots, self.pages_per_slot), jnp.int32), GROUPS
         )
         traced = self._generate.trace(self.params, slots, table_BM, 1)
         platform = "cuda" if self.platform == "gpu" else self.platform

@@ -125,7 +125,7 @@ def generate(
     layout: Layout,
     max_steps: int,
     vocab_shards: int,
-    data_axis: str | None,
+    groups: tuple[str, ...] | None,
     rows: int,
 ):
     step = functools.partial(
@@ -139,7 +139,7 @@ def generate(
 
     def num_active(slots: Slots):
         count = slots.active_B.sum()
-        return count if data_axis is None else jax.lax.psum(count, data_axis)
+        return count if groups is None else jax.lax.psum(count, groups)
 
     def unfinished(carry):
         index, active = carry[:2]

@@ -63,29 +63,33 @@ def as_dtype(name: str):
     return jnp.dtype(name) if name else None
 
 
-def for_decoding(params: transformer.Params, mesh: jax.sharding.Mesh) -> transformer.Params:
+def for_decoding(
+    params: transformer.Params, cfg: ModelConfig, mesh: jax.sharding.Mesh
+) -> transformer.Params:
     """Weights as the sampler wants them: unstacked, resharded once to `sharding.decode_mesh`.
 
     On several hosts each gets a whole copy on its own devices, and samples without the others.
     """
     with jax.set_mesh(mesh):
         params = jax.jit(transformer.unstack)(params)
-    everywhere, here = sharding.decode_mesh(mesh), sharding.decode_mesh(mesh, local=True)
+    everywhere = sharding.decode_mesh(mesh)
+    here = sharding.decode_mesh(mesh, jax.process_index())
+    with jax.set_mesh(everywhere):
+        like = transformer.abstract_unstacked(cfg)
 
-    def place(leaf: jax.Array) -> jax.Array:
-        assert isinstance(leaf.sharding, jax.sharding.NamedSharding)
-        spec = sharding.decode_spec(leaf.sharding.spec)
-        leaf = jax.device_put(leaf, jax.sharding.NamedSharding(everywhere, spec))
+    def place(leaf: jax.Array, like: jax.ShapeDtypeStruct) -> jax.Array:
+        assert isinstance(like.sharding, jax.NamedSharding)
+        leaf = jax.device_put(leaf, like.sharding)
         if jax.process_count() == 1:
             return leaf
         shards = {shard.device: shard.data for shard in leaf.addressable_shards}
         return jax.make_array_from_single_device_arrays(
             leaf.shape,
-            jax.sharding.NamedSharding(here, spec),
+            jax.NamedSharding(here, like.sharding.spec),
             [shards[device] for device in here.devices.flat],
         )
 
-    return jax.tree.map(place, params)
+    return jax.tree.map(place, params, like)
 
 
 def wait_for_all(name: str) -> None:

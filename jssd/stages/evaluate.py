@@ -92,7 +92,7 @@ def _draw(run: Run, model: str, tasks: dict[str, list[benchmarks.Task]], writer:
         cfg, params = run.load(folder)
         name_of_weights = fingerprint(params)
     drawer = drawing.Drawer(
-        context.for_decoding(params, run.mesh), cfg, tokenizer, run.config.engine,
+        context.for_decoding(params, cfg, run.mesh), cfg, tokenizer, run.config.engine,
         fingerprint=name_of_weights, longest=longest + config.max_new_tokens,
         dtype=context.as_dtype(run.config.model.compute_dtype),
     )  # fmt: skip

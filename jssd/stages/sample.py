@@ -35,7 +35,7 @@ def run(run: Run) -> None:
             cfg, params = run.load(run.base_folder())
             name = fingerprint(params)
         drawer = drawing.Drawer(
-            context.for_decoding(params, run.mesh), cfg, tokenizer, config.engine,
+            context.for_decoding(params, cfg, run.mesh), cfg, tokenizer, config.engine,
             fingerprint=name, longest=longest, dtype=context.as_dtype(config.model.compute_dtype),
         )  # fmt: skip
         drawer.draw(

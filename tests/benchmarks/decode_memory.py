@@ -75,17 +75,8 @@ def main(_) -> None:
     devices = described.devices
     training = sharding.make_mesh(MeshConfig(-1, 1, _TENSOR.value), devices)
     mesh = sharding.decode_mesh(training)
-    with jax.set_mesh(training):
-        params = transformer.abstract_params(cfg, jnp.bfloat16)
-
-    def place(leaf, stacked: bool):
-        spec = sharding.decode_spec(leaf.sharding.spec)[stacked:]
-        where = jax.NamedSharding(mesh, jax.P(*spec))
-        return jax.ShapeDtypeStruct(leaf.shape[stacked:], leaf.dtype, sharding=where)
-
-    block = jax.tree.map(lambda leaf: place(leaf, True), params.pop("blocks"))
-    params = jax.tree.map(lambda leaf: place(leaf, False), params)
-    params["blocks"] = (block,) * cfg.num_layers
+    with jax.set_mesh(mesh):
+        params = transformer.abstract_unstacked(cfg, jnp.bfloat16)
     engine = Engine(
         params, cfg, num_slots=_SLOTS.value, max_len=_MAX_LEN.value,
         cache_tokens=_CACHE_TOKENS.value, attention=_ATTENTION.value,

@@ -155,10 +155,18 @@ def test_the_pieces_of_a_row_are_shared_out_evenly():
     assert sharding.balanced_order(6, 1).tolist() == list(range(6))
 
 
-def test_the_decode_mesh_keeps_devices_and_folds_fsdp_into_data():
+def test_the_decode_mesh_keeps_devices_and_folds_all_but_tensor_and_expert_into_data():
     mesh = _mesh(2, 2, 2)
     decode = sharding.decode_mesh(mesh)
-    assert dict(decode.shape) == {"data": 4, "tensor": 2}
+    assert dict(decode.shape) == {"data": 4, "expert": 1, "tensor": 2}
     assert decode.devices.ravel().tolist() == mesh.devices.ravel().tolist()
     with jax.set_mesh(decode):
         assert sharding.spec("batch", "embed") is None
+    mesh = _mesh(1, 1, 2, 2, 2)  # Tensor, expert, context.
+    decode = sharding.decode_mesh(mesh)
+    assert dict(decode.shape) == {"data": 2, "expert": 2, "tensor": 2}
+    assert decode.devices[1, 0, 1] == mesh.devices[1, 0, 1]
+    with jax.set_mesh(decode):
+        embed, experts = sharding.sharding("vocab", "embed"), sharding.sharding("experts", "mlp")
+    assert embed is not None and embed.spec == jax.P("tensor", None)
+    assert experts is not None and experts.spec == jax.P("expert", "tensor")

@@ -238,7 +238,7 @@ def test_a_mesh_gives_the_tokens_of_one_device(engine, params, sizes):
     tally = generate.Tally()
     settings: dict[str, Any] = dict(SMALL)
     split = Engine(
-        context.for_decoding(placed, mesh), CFG, num_slots=8, max_len=40,
+        context.for_decoding(placed, CFG, mesh), CFG, num_slots=8, max_len=40,
         cache_tokens=48 * sizes[0] * sizes[1], **settings,
     )  # fmt: skip
     found = _run(split, requests, tally=tally)
@@ -252,6 +252,29 @@ def test_a_mesh_gives_the_tokens_of_one_device(engine, params, sizes):
     with pytest.raises(ValueError, match=f"slots=9 must be a multiple of the {sizes[0] * sizes[1]}"
     ) if sizes[0] * sizes[1] > 1 else contextlib.nullcontext():  # fmt: skip
         Engine(split.params, CFG, num_slots=9, max_len=40, **settings)
+
+
+MOE = dataclasses.replace(
+    CFG, family="qwen3_moe", num_experts=4, experts_per_token=2, norm_topk_prob=True
+)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 4), (2, 1, 2, 2), (1, 2, 1, 2, 2)])
+def test_a_mixture_of_experts_gives_the_tokens_of_one_device(sizes):
+    params = conftest.loud_params(MOE, seed=0, factor=8)
+    settings: dict[str, Any] = {"max_len": 40, **SMALL}
+    requests = _mix()
+    wanted = _run(Engine(transformer.unstack(params), MOE, num_slots=4, **settings), requests)
+    mesh = sharding.make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])
+    with jax.set_mesh(mesh):
+        where = jax.tree.map(lambda leaf: leaf.sharding, transformer.abstract_params(MOE))
+        placed = jax.device_put(params, where)
+    params = context.for_decoding(placed, MOE, mesh)
+    down = params["blocks"][0]["moe"]["down"]
+    split = sharding.decode_mesh(mesh).shape
+    assert down.addressable_shards[0].data.size == down.size // split["expert"] // split["tensor"]
+    found = _run(Engine(params, MOE, num_slots=8, **settings), requests)
+    assert _tokens(found) == _tokens(wanted)
 
 
 def test_strict_mode_gives_the_same_bits_for_any_number_of_slots(engine, params):

@@ -172,7 +172,7 @@ def test_the_same_on_a_mesh(surface, engine):
     with jax.set_mesh(mesh):
         shapes = transformer.abstract_params(conftest.TINY)
         params = jax.device_put(params, jax.tree.map(lambda leaf: leaf.sharding, shapes))
-    adapter = _adapter(_engine(context.for_decoding(params, mesh), num_slots=4))
+    adapter = _adapter(_engine(context.for_decoding(params, conftest.TINY, mesh), num_slots=4))
     assert _serve(adapter, PROMPTS, slots=[2, 0, 1, 3, 0]) == _wanted(engine, PROMPTS)
     assert adapter.mesh.size == 4
 
