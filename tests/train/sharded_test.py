@@ -1,5 +1,7 @@
 """The same loss, gradients and step on any mesh of eight devices."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,9 @@ from jssd import sharding
 from jssd.config import MeshConfig
 from jssd.model import transformer
 from jssd.train import loss, optimizer, step
+
+# A fourth of the time to compile; what a tiny program then takes to run does not show.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
 def _mesh(sizes):
@@ -30,53 +35,71 @@ def _params(cfg):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "tied"),
-    [((1, 1, 1), True), ((1, 8, 1), False), ((1, 4, 2), True), ((2, 2, 2), False)],
+    ("sizes", "kind"),
+    [
+        ((1, 1, 1), "tied"),
+        ((1, 8, 1), "untied"),
+        ((1, 4, 2), "tied"),
+        ((2, 2, 2), "untied"),
+        ((1, 2, 1, 2, 2), "tied"),
+        ((1, 1, 2, 2, 2), "untied"),
+        ((1, 1, 1, 1, 8), "tied"),
+        ((1, 1, 1), "moe"),
+        ((1, 2, 1, 2, 2), "moe"),
+    ],
 )
-def test_loss_and_gradients_do_not_depend_on_the_mesh(toy, sizes, tied):
-    cfg = toy.cfg if tied else _untied(toy.cfg)
-    batch = toy.make_batch()
+def test_loss_and_gradients_do_not_depend_on_the_mesh(toy, sizes, kind):
+    cfg = _kinds(toy.cfg)[kind]
+    # A row must be a multiple of twice the devices that share it.
+    batch = toy.make_batch(length=32)
     place = _params(cfg)
 
     def value(params, batch):
-        x_BTD = transformer.hidden(
+        x_BTD, aux = transformer.forward(
             params, cfg, batch["inputs"], batch["positions"], batch["segment_ids"]
         )
         head_DV = transformer.head(params)
         args = (batch["targets"], batch["loss_mask"], batch["support_ids"])
         sums = loss.response_loss(x_BTD, head_DV, *args, chunk=8)
-        return sums.nll, sums
+        return sums.nll if aux is None else sums.nll + aux, (*sums, aux)
 
+    gradients = jax.jit(jax.value_and_grad(value, has_aux=True), compiler_options=QUICK)
     one = {name: jnp.asarray(array) for name, array in batch.items()}
-    (_, wanted), wanted_grads = jax.jit(jax.value_and_grad(value, has_aux=True))(place(), one)
+    (_, wanted), wanted_grads = gradients(place(), one)
     with jax.set_mesh(_mesh(sizes)):
         (many,) = step.place_batch([batch])
         params = place()
-        (_, sums), grads = jax.jit(jax.value_and_grad(value, has_aux=True))(params, many)
+        (_, sums), grads = gradients(params, many)
         jax.tree.map(lambda grad, leaf: _same_sharding(grad, leaf), grads, params)
-    np.testing.assert_allclose(sums, wanted, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), sums, wanted)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), grads, wanted_grads
     )
 
 
 @pytest.mark.parametrize(
-    ("sizes", "settings"),
+    ("sizes", "kind", "settings"),
     [
-        ((1, 1, 1), {"grad_accum": 2}),
-        ((1, 8, 1), {}),
-        ((1, 4, 2), {"grad_accum": 2}),
-        ((1, 2, 1, 1, 2), {"grad_accum": 2}),  # A row's time split in two.
-        ((1, 2, 2, 2), {"grad_accum": 2, "param_dtype": "bfloat16", "mu_dtype": "bfloat16"}),
+        ((1, 1, 1), "tied", {"grad_accum": 2}),
+        ((1, 8, 1), "tied", {}),
+        ((1, 4, 2), "tied", {"grad_accum": 2}),
+        ((1, 2, 1, 2, 2), "tied", {"grad_accum": 2}),  # A row's time split in two.
+        (
+            (1, 2, 2, 2),
+            "tied",
+            {"grad_accum": 2, "param_dtype": "bfloat16", "mu_dtype": "bfloat16"},
+        ),
+        ((1, 2, 1, 4), "moe", {"router_aux_loss": 0.1}),
     ],
 )
-def test_two_steps_do_not_depend_on_the_mesh(toy, sizes, settings):
+def test_two_steps_do_not_depend_on_the_mesh(toy, sizes, kind, settings):
     config = toy.train_config(**settings)
-    place = _params(toy.cfg)
+    cfg = _kinds(toy.cfg)[kind]
+    place = _params(cfg)
 
     def run():
         state = step.init_state(place(), optimizer.make_optimizer(config))
-        train_step = step.make_train_step(toy.cfg, optimizer.make_optimizer(config), config)
+        train_step = step.make_train_step(cfg, optimizer.make_optimizer(config), config)
         metrics = {}
         for seed in range(2):
             batch = step.place_batch(toy.split(toy.make_batch(seed), config.grad_accum))
@@ -127,5 +150,11 @@ def _same_sharding(a, b):
     assert a.sharding.is_equivalent_to(b.sharding, a.ndim), (a.sharding, b.sharding)
 
 
-def _untied(cfg):
-    return type(cfg)(**{**vars(cfg), "tied_head": False})
+def _kinds(tied):
+    """Models of every kind."""
+    experts = {"family": "qwen3_moe", "num_experts": 8, "experts_per_token": 2, "mlp_dim": 8}
+    return {
+        "tied": tied,
+        "untied": dataclasses.replace(tied, tied_head=False),
+        "moe": dataclasses.replace(tied, **experts, tied_head=False, norm_topk_prob=True),
+    }
