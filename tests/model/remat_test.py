@@ -97,5 +97,15 @@ def test_the_more_is_recomputed_the_less_is_kept():
         kept[remat] = memory.temp_size_in_bytes
     assert kept["none"] > 1.5 * kept["dots"]
     assert kept["dots"] > 1.5 * kept["block"]
-    # On a CPU the host's memory is the device's own: "offload" keeps there what "block" keeps.
+    # On a CPU JAX leaves out the moves to the host: "offload" keeps what "block" keeps.
     assert kept["offload"] == kept["block"]
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu", "cuda"])
+def test_offload_keeps_the_inputs_of_layers_on_the_host_of_accelerators(platform):
+    def text(remat):
+        traced = _program(DENSE, 4, 16, remat).trace(transformer.abstract_params(DENSE))
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+    assert ("pinned_host" in text("offload")) == (platform != "cpu")
+    assert "pinned_host" not in text("block")
