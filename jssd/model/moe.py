@@ -21,6 +21,8 @@ from jssd.model.layers import swiglu
 from jssd.sharding import largest, over, shards, total
 
 WINDOW = 1.25  # Of the mean number of rows.
+# Kinds of devices whose compiler has no ragged all-to-all (TPU v5e: "limited ICI routing").
+_NO_RAGGED = ("TPU v5 lite", "TPU v5e")
 
 
 class Load(NamedTuple):
@@ -70,13 +72,10 @@ def moe(
         else:
             out_MD = experts(rows_MD, counts_E, *weights)
         out_MD = jnp.where(is_row_M1, out_MD, 0)
-        out_XAD = _collect(out_MD, order_M, place_XA)
     weights_XA = jnp.where(real_X[:, None], weights_XA, 0.0)
-    y_XD = jnp.einsum(
-        "XAD,XA->XD", out_XAD, weights_XA.astype(x_XD.dtype), preferred_element_type=jnp.float32
-    )
+    y_XD = _collect(out_MD, weights_XA, order_M, place_XA)
     # Each device has the part of the sum that its part of the experts' width gives.
-    y_XD = total(y_XD.astype(x_XD.dtype), "mlp")
+    y_XD = total(y_XD, "mlp")
     load = Load(counts_E.astype(jnp.float32), jnp.where(real_X[:, None], probs_XE, 0.0).sum(axis=0))
     return y_XD.reshape(B, T, D), load
 
@@ -117,32 +116,49 @@ def experts(rows_MD, counts_E, gate_EDF, up_EDF, down_EFD) -> jax.Array:
     return jax.lax.ragged_dot(swiglu(gate_MF, up_MF), down_EFD, counts_E)
 
 
-# Rows of tokens and back. Each is the other's transpose; left to itself JAX would make the one a
-# scatter with additions, which accelerators are slow at, where a gather does.
+# Tokens to rows and back, with gathers both ways: left to itself JAX would make the transpose of a
+# gather a scatter with additions, which accelerators are slow at. No array has X * A * D elements.
 @jax.custom_vjp
 def _spread(x_XD, order_M, place_XA):
     """The token of each row, [M, D]."""
     return x_XD[order_M // place_XA.shape[1]]
 
 
-@jax.custom_vjp
-def _collect(rows_MD, order_M, place_XA):
-    """The rows of each token, [X, A, D]."""
-    return rows_MD[place_XA]
+def _spread_backward(place_XA, drows_MD):
+    dx_XD = jnp.zeros((place_XA.shape[0], drows_MD.shape[1]), jnp.float32)
+    for place_X in place_XA.T:
+        dx_XD += drows_MD[place_X]
+    return dx_XD.astype(drows_MD.dtype), None, None
 
 
 _spread.defvjp(
-    lambda x_XD, order_M, place_XA: (_spread(x_XD, order_M, place_XA), (order_M, place_XA)),
-    lambda where, d_MD: (
-        d_MD[where[1]].sum(axis=1, dtype=jnp.float32).astype(d_MD.dtype),
-        None,
-        None,
-    ),
+    lambda x_XD, order_M, place_XA: (_spread(x_XD, order_M, place_XA), place_XA), _spread_backward
 )
-_collect.defvjp(
-    lambda rows_MD, order_M, place_XA: (_collect(rows_MD, order_M, place_XA), order_M),
-    lambda order_M, d_XAD: (d_XAD.reshape(-1, d_XAD.shape[-1])[order_M], None, None),
-)
+
+
+@jax.custom_vjp
+def _collect(rows_MD, weights_XA, order_M, place_XA):
+    """The weighted sum of each token's rows, [X, D], summed in float32."""
+    y_XD = jnp.zeros((place_XA.shape[0], rows_MD.shape[1]), jnp.float32)
+    for place_X, weight_X in zip(place_XA.T, weights_XA.T):
+        y_XD += rows_MD[place_X] * weight_X[:, None]
+    return y_XD.astype(rows_MD.dtype)
+
+
+def _collect_forward(*args):
+    return _collect(*args), args
+
+
+def _collect_backward(args, dy_XD):
+    rows_MD, weights_XA, order_M, place_XA = args
+    weights_M = weights_XA.reshape(-1)[order_M]
+    drows_MD = dy_XD[order_M // place_XA.shape[1]] * weights_M[:, None]
+    dy_XD = dy_XD.astype(jnp.float32)
+    dweights = [(rows_MD[place_X] * dy_XD).sum(axis=1) for place_X in place_XA.T]
+    return drows_MD.astype(rows_MD.dtype), jnp.stack(dweights, axis=1), None, None
+
+
+_collect.defvjp(_collect_forward, _collect_backward)
 
 
 class _Rounds(NamedTuple):
@@ -271,12 +287,12 @@ def _exchange(rows_MD, into_MD, send_from_P, send_P, put_at_P, get_P, limit: int
     names = over("experts")
     mesh = jax.sharding.get_abstract_mesh()
     device = mesh.abstract_device
-    if device is not None and device.platform in ("tpu", "gpu", "cuda"):
+    if device is not None and device.platform != "cpu" and device.device_kind not in _NO_RAGGED:
         there_P = jax.lax.all_to_all(put_at_P, names, 0, 0, tiled=True)
         return jax.lax.ragged_all_to_all(
             rows_MD, into_MD, send_from_P, send_P, there_P, get_P, axis_name=names
         )
-    # XLA has no ragged all-to-all for CPUs: there each pair of devices exchanges a whole window.
+    # Where XLA has no ragged all-to-all, each pair of devices exchanges a whole window.
     C = jnp.arange(limit)
     padded_MD = jnp.pad(rows_MD, ((0, limit), (0, 0)))
     blocks_PCD = jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(padded_MD, start, limit))(

@@ -247,7 +247,7 @@ def as_if_of_tpus(monkeypatch):
     class Mesh:
         def __init__(self):
             self.mesh = current()
-            self.abstract_device = types.SimpleNamespace(platform="tpu")
+            self.abstract_device = types.SimpleNamespace(platform="tpu", device_kind="TPU v5")
 
         def __getattr__(self, name):
             return getattr(self.mesh, name)
