@@ -18,6 +18,17 @@ Reported, LiveCodeBench v6 (February to May 2025, 131 problems, n=10):
 The student's decoding adds the top-k that the base's lacks, so part of this gap may be decoding;
 every decode below is scored on both models for that reason.
 
+What `plan` says of one training step, 32 rows of 65,536 tokens, full depth (compiled at O1 with
+train.loss_chunk=1024; GiB a device of what there is; the bound is the slowest of arithmetic, memory
+and links at full speed, no forecast):
+
+    hardware       mesh                             GiB             s/step at best
+    b200x8         fsdp 8, grad_accum 4             51.6 of 164.1   15.4
+    v5p-64         fsdp 32                          48.3 of 95.7    21.4
+    v5e-256        fsdp 32 context 8                9.6 of 15.8     6.2
+    v6e-64         fsdp 32 context 2                21.8 of 31.3    5.3
+    tpu7x-4x4x4    fsdp 32 context 4                15.2 of 94.8    2.1
+
 Not published, and so our choice: masking of prompt tokens (masked here), packing (off: one sample
 a row is the likely reading), Adam's eps and clipping, training precision, which checkpoint was
 scored, the system turn's words, the rule for single-line stubs. LiveCodeBench is not a benchmark

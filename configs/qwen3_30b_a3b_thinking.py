@@ -18,6 +18,17 @@ Reported, LiveCodeBench v6 (February to May 2025, 131 problems, n=10):
 
 The base's 66.1 does not agree with the paper's own split by difficulty, which gives 64.7.
 
+What `plan` says of one training step, 32 rows of 65,536 tokens, full depth (compiled at O1 with
+train.loss_chunk=1024; GiB a device of what there is; the bound is the slowest of arithmetic, memory
+and links at full speed, no forecast):
+
+    hardware       mesh                             GiB             s/step at best
+    v5p-64         fsdp 2 expert 8 context 2, accum 2  46.9 of 95.7    24.8
+    tpu7x-4x4x4    fsdp 4 expert 8 context 4        20.5 of 94.8    2.5
+
+On b200x8 it did not fit (expert 8, grad_accum 4): XLA multiplies grouped rows with every expert of
+a GPU. v5e has no ragged all-to-all; there pairs of devices exchange whole windows.
+
 Not published, and so our choice: masking of prompt tokens (masked here), packing (off: one sample
 a row is the likely reading), Adam's eps and clipping, training precision, which checkpoint was
 scored, the rule for single-line stubs. LiveCodeBench is not a benchmark here yet: HumanEval and
