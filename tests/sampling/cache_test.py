@@ -165,7 +165,7 @@ def test_a_mesh_splits_every_layout_by_heads():
     for kind, spec in ((cache.Gather, 1), (cache.Triton, 1), (cache.Ragged, 2)):
         layout = _layout(kind)
         for (shape, _), axes in zip(layout.shapes(), layout.specs()):
-            assert axes[0] == "data" and axes[spec] == "tensor"
+            assert axes[0] == ("data", "expert") and axes[spec] == "tensor"
             heads = jax.NamedSharding(mesh, axes).shard_shape((6, *shape))
             assert heads[spec] * 2 == (1, *shape)[spec]
 
