@@ -159,7 +159,7 @@ def test_an_int8_cache_is_as_repeatable_and_near_to_float32():
 
 def test_a_mesh_splits_every_layout_by_heads():
     mesh = jax.make_mesh(
-        (2, 2), ("data", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 2,
+        (2, 1, 2), ("data", "expert", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 3,
         devices=jax.devices()[:4],
     )  # fmt: skip
     for kind, spec in ((cache.Gather, 1), (cache.Triton, 1), (cache.Ragged, 2)):
