@@ -49,6 +49,7 @@ _BLOCK = flags.DEFINE_integer("block", 1024, "side of splash attention's blocks"
 _PARAM_DTYPE = flags.DEFINE_string("param_dtype", "float32", "of weights and Adam's moments")
 _DONATE = flags.DEFINE_bool("donate", False, "donate the weights too; Tunix's trainer does not")
 _LAYERS = flags.DEFINE_integer("layers", 0, "0 is all of the model's")
+_TRACE = flags.DEFINE_bool("trace", False, "only count FLOPs, which takes no compilation")
 _DUMP = flags.DEFINE_string("dump", "", "write the compiled HLO here")
 
 GIB = 2**30
@@ -100,11 +101,13 @@ def matmul_flops(jaxpr, block: int = 1024) -> float:
 
 def _splash_flops(eqn, block: int) -> float:
     name = str(eqn.params.get("name") or eqn.params["name_and_src_info"])
-    shapes = [var.aval.shape for var in eqn.invars if var.aval.ndim >= 3]
-    wide = [shape for shape in shapes if shape[-1] >= 64]
+    # Queries, keys and values come first among the arrays of numbers; those of a mask are integers.
+    avals = [var.aval for var in eqn.invars]
+    wide = [x.shape for x in avals if x.ndim >= 3 and "float" in x.dtype.name]
     queries, keys = wide[0], wide[1]
+    made = sum(x.aval.ndim >= 3 and "float" in x.aval.dtype.name for x in eqn.outvars)
     if "dkv" in name:
-        products = 5 if "fused" in name else 4
+        products = 5 if made > 2 else 4  # With the queries' gradient beside the two.
     elif "dq" in name:
         products = 3
     elif "fwd" in name:
@@ -379,6 +382,9 @@ def main(_) -> None:
             stack.enter_context(rules)
         traced = step.trace(*arguments)
         figures["flops"] = matmul_flops(traced.jaxpr, _BLOCK.value) / len(devices)
+        if _TRACE.value:
+            print(json.dumps(figures))
+            return
         lowered = traced.lower(lowering_platforms=("tpu",))
         try:
             compiled = lowered.compile()

@@ -312,7 +312,7 @@ class _Side:
     def _read(self) -> str:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            if line.startswith(("{", "ready")):
+            if line.startswith(('{"', "ready")):
                 return line
         raise RuntimeError(f"{self.name} ended early; its words are above.")
 
