@@ -263,6 +263,18 @@ def largest(x: jax.Array, *axes: str) -> jax.Array:
     return jax.lax.pmax(x, names) if names else x
 
 
+def first(size: int, axis: str) -> jax.Array | int:
+    """Where this shard's `size` places begin on an axis that lies on logical `axis`."""
+    return jax.lax.axis_index(names) * size if (names := over(axis)) else 0
+
+
+def own(ids: jax.Array, size: int, axis: str) -> tuple[jax.Array, jax.Array]:
+    """Ids among this shard's `size` places, 0 for those of others, and a mask of its own."""
+    ids = ids - first(size, axis)
+    mine = (ids >= 0) & (ids < size)
+    return jax.numpy.where(mine, ids, 0), mine
+
+
 def balanced_order(length: int, count: int) -> np.ndarray:
     """Which token of a row lies at each place when `count` devices share the row, [length] int.
 

@@ -60,6 +60,20 @@ def rows(
     return [packed[row] for row in order(len(packed), seed, epoch, stream=1)]
 
 
+def check_cut(global_batch_size: int, grad_accum: int, shard_count: int) -> None:
+    """Raises ValueError where a batch can't be cut evenly into micro-batches and these over shards
+    of the mesh."""
+    parts = grad_accum * shard_count
+    if global_batch_size % parts:
+        raise ValueError(
+            f"train.global_batch_size={global_batch_size} must be a multiple of {parts}: "
+            f"train.grad_accum={grad_accum} micro-batches, each split {shard_count} ways over "
+            "mesh data*fsdp*expert. Set "
+            f"train.global_batch_size={-(-global_batch_size // parts) * parts}, a smaller "
+            "train.grad_accum, or a mesh with more on tensor or context."
+        )
+
+
 def ladder(seq_len: int) -> tuple[int, ...]:
     """Lengths that micro-batches of "bucketed" may have, rising: 128 times powers of two, the
     largest few below `seq_len`, then `seq_len` itself."""

@@ -168,15 +168,7 @@ class Batches(Iterator[Batch]):
                 "sampling.max_new_tokens, or set filter.truncated='drop' if those are the long "
                 "ones."
             )
-        parts = grad_accum * shard_count
-        if global_batch_size % parts:
-            raise ValueError(
-                f"train.global_batch_size={global_batch_size} must be a multiple of {parts}: "
-                f"train.grad_accum={grad_accum} micro-batches, each split {shard_count} ways over "
-                "mesh data*fsdp*expert. Set "
-                f"train.global_batch_size={-(-global_batch_size // parts) * parts}, a smaller "
-                "train.grad_accum, or a mesh with more on tensor or context."
-            )
+        plan.check_cut(global_batch_size, grad_accum, shard_count)
         self.global_batch_size = global_batch_size
         self._seed, self._packing, self._grad_accum = seed, packing, grad_accum
         self._rows = _Rows(examples, seq_len, seed, packing)

@@ -46,7 +46,8 @@ def moe(
     Args:
       x_BTD: this device's tokens.
       router_DE: whole on every device.
-      gate_EDF: of this device's experts and its part of their width; so are the other two.
+      gate_EDF: of this device's experts and its part of their width, in the dtype of `x`; so are
+        the other two.
       real_BT: False for padding, which goes to no expert and comes out as zero; None is all real.
     """
     B, T, D = x_BTD.shape
@@ -64,13 +65,10 @@ def moe(
     is_row_M1 = (jnp.arange(order_M.size) < counts_E.sum())[:, None]
 
     with jax.named_scope("experts"):
-        weights = tuple(weight.astype(x_XD.dtype) for weight in (gate_EDF, up_EDF, down_EFD))
         # What the groups leave out is unspecified: zeros both ways.
         rows_MD = jnp.where(is_row_M1, _spread(x_XD, order_M, place_XA), 0)
-        if over("experts"):
-            out_MD = _on_their_devices(rows_MD, counts_E, *weights)
-        else:
-            out_MD = experts(rows_MD, counts_E, *weights)
+        run = _on_their_devices if over("experts") else experts
+        out_MD = run(rows_MD, counts_E, gate_EDF, up_EDF, down_EFD)
         out_MD = jnp.where(is_row_M1, out_MD, 0)
     weights_XA = jnp.where(real_X[:, None], weights_XA, 0.0)
     y_XD = _collect(out_MD, weights_XA, order_M, place_XA)
@@ -110,7 +108,6 @@ def balance_loss(load: Load, tokens: jax.Array, num_experts: int) -> jax.Array:
 def experts(rows_MD, counts_E, gate_EDF, up_EDF, down_EFD) -> jax.Array:
     """The gated MLP of each row's expert, [M, D]: rows sorted by expert, `counts_E` of each. Rows
     beyond them come out unspecified."""
-    counts_E = counts_E.astype(jnp.int32)
     gate_MF = jax.lax.ragged_dot(rows_MD, gate_EDF, counts_E)
     up_MF = jax.lax.ragged_dot(rows_MD, up_EDF, counts_E)
     return jax.lax.ragged_dot(swiglu(gate_MF, up_MF), down_EFD, counts_E)
@@ -186,7 +183,7 @@ class _Rounds(NamedTuple):
 
 def _plan(counts_E: jax.Array, num_rows: int) -> _Rounds:
     P, me = shards("experts"), jax.lax.axis_index(over("experts"))
-    all_PE = jax.lax.all_gather(counts_E.astype(jnp.int32), over("experts"))
+    all_PE = jax.lax.all_gather(counts_E, over("experts"))
     counts_PIP = all_PE.reshape(P, P, -1).transpose(1, 2, 0)
     ends_PIP = jnp.cumsum(counts_PIP.reshape(P, -1), axis=1).reshape(counts_PIP.shape)
     sent_P = counts_PIP[:, :, me].sum(axis=1)

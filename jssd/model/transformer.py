@@ -21,6 +21,7 @@ from jssd.sharding import (
     gather,
     on_shards,
     over,
+    own,
     parts,
     scatter,
     sharding,
@@ -138,7 +139,7 @@ def _look_up(dtype: str, table_VD: jax.Array, tokens_BT: jax.Array) -> jax.Array
     table_VD = gather(table_VD.astype(dtype), 1, "embed")
     if not over("vocab"):
         return table_VD[tokens_BT]
-    ids_BT, mine_BT = _own_ids(tokens_BT, table_VD.shape[0])
+    ids_BT, mine_BT = own(tokens_BT, table_VD.shape[0], "vocab")
     return total(jnp.where(mine_BT[..., None], table_VD[ids_BT], 0), "vocab")
 
 
@@ -149,7 +150,7 @@ def _look_up_backward(dtype: str, kept, dx_BTD: jax.Array):
     V, D = table_VD.shape
     # Each device has a share of the gradient of what all of them hold alike.
     dx_BTD = total(dx_BTD.astype(jnp.float32), "vocab")
-    ids_BT, mine_BT = _own_ids(tokens_BT, V)
+    ids_BT, mine_BT = own(tokens_BT, V, "vocab")
     dtable_VD = jnp.zeros((V, D * shards("embed")), jnp.float32)
     dtable_VD = dtable_VD.at[ids_BT].add(jnp.where(mine_BT[..., None], dx_BTD, 0))
     return scatter(dtable_VD, 1, "embed").astype(table_VD.dtype), None
@@ -160,14 +161,6 @@ def _look_up_forward(dtype: str, table_VD, tokens_BT):
 
 
 _look_up.defvjp(_look_up_forward, _look_up_backward)
-
-
-def _own_ids(tokens_BT: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-    """Rows of this device's part of the vocabulary, and which tokens are in it."""
-    first = jax.lax.axis_index(names) * size if (names := over("vocab")) else 0
-    ids_BT = tokens_BT - first
-    mine_BT = (ids_BT >= 0) & (ids_BT < size)
-    return jnp.where(mine_BT, ids_BT, 0), mine_BT
 
 
 def head(params: Params) -> jax.Array:
@@ -233,7 +226,7 @@ def forward(
     kind = attention.choose(
         attend, jax.default_backend() if device is None else device.platform,
         length=tokens_BT.shape[1], head_dim=cfg.head_dim, dtype=dtype, packed=packed,
-        context=1 if spec() is None else parts(mesh, "seq"),
+        context=parts(mesh, "seq"),
     )  # fmt: skip
     rows = (tokens_BT, positions_BT, segment_ids_BT)
     if spec() is not None:

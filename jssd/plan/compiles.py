@@ -13,7 +13,7 @@ from typing import Any
 
 from jssd.config import Config, MeshConfig, digest, to_dict
 from jssd.model.config import ModelConfig
-from jssd.plan import absent, complaints
+from jssd.plan import complaints
 from jssd.plan.hardware import Hardware
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
@@ -96,8 +96,7 @@ def _digest(request: dict[str, Any], cfg: ModelConfig) -> str:
 
 
 def _run(request: dict[str, Any], config: Config) -> dict[str, Any]:
-    environment = os.environ | absent.ENVIRONMENT
-    environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # No program here can be run again.
+    environment = dict(os.environ)  # The worker adds `absent.ENVIRONMENT`.
     environment.pop("JAX_OPTIMIZATION_LEVEL", None)
     if config.plan.optimization:
         environment["JAX_OPTIMIZATION_LEVEL"] = config.plan.optimization

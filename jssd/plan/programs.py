@@ -14,7 +14,7 @@ import numpy as np
 
 from jssd import sharding
 from jssd.config import Config
-from jssd.data import pipeline
+from jssd.data import packing, pipeline
 from jssd.model import blockwise, transformer
 from jssd.model.config import ModelConfig
 from jssd.sampling.engine import Engine
@@ -108,14 +108,7 @@ def abstract_micro_batch(
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """What a step adds up at once, on the mesh in force, as `pipeline.build_row` makes rows."""
     rows, accum = config.train.global_batch_size, config.train.grad_accum
-    shards = sharding.parts(mesh, "batch")
-    if rows // accum % shards:
-        names = [name for name in sharding.TRAIN["batch"] if name in mesh.shape]
-        raise ValueError(
-            f"train.global_batch_size={rows} gives {rows // accum} rows to each of "
-            f"train.grad_accum={accum} micro-batches: must be a multiple of mesh "
-            f"{'*'.join(names)}={shards}. Change the batch, grad_accum, or the mesh."
-        )
+    packing.check_cut(rows, accum, sharding.parts(mesh, "batch"))
     none = np.zeros(0, np.int64)
     examples = pipeline.Examples(none, none, none, none, none, none, config.plan.support_ids)
     row = pipeline.build_row(examples, (), config.train.seq_len)

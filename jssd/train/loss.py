@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jssd.sharding import gather, largest, on_shards, over, scatter, shards, total
+from jssd.sharding import first, gather, largest, on_shards, over, own, scatter, total
 
 UNKNOWN_SUPPORT = -2  # First entry of `support_ids` where the draw's support was not recorded.
 
@@ -120,7 +120,6 @@ def _walk(chunk: int, x_BTD, head_DV, targets_BT, mask_BT, support_ids_BTU, *, w
     # collectives that do not depend on each other can deadlock.
     count, x_MD = jax.lax.optimization_barrier((count, x_MD))
     turns = -(-largest(count, "batch", "seq") // C)
-    first = V * jax.lax.axis_index(names) if (names := over("vocab")) else 0
 
     def turn(index, carry):
         sums, grads = carry
@@ -131,12 +130,12 @@ def _walk(chunk: int, x_BTD, head_DV, targets_BT, mask_BT, support_ids_BTU, *, w
         logits_CV = jnp.einsum("CD,DV->CV", x_CD, whole_DV, preferred_element_type=jnp.float32)
         log_total_C = _log_total(logits_CV)
         target_C = take(targets_M)
-        terms = _statistics(logits_CV, log_total_C, target_C, take(support_ids_MU), first)
+        terms = _statistics(logits_CV, log_total_C, target_C, take(support_ids_MU))
         sums = tuple(old + jnp.where(valid_C, term, 0.0).sum() for old, term in zip(sums, terms))
         if grads is None:
             return sums, None
         dx_MD, dhead_DV = grads
-        hits_CV = _is_target(logits_CV.shape, target_C - first)
+        hits_CV = _is_target(logits_CV.shape, target_C - first(V, "vocab"))
         errors_CV = jnp.exp(logits_CV - log_total_C[:, None]) - hits_CV.astype(jnp.float32)
         errors_CV = jnp.where(valid_C[:, None], errors_CV, 0.0).astype(x_CD.dtype)
         product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
@@ -164,12 +163,12 @@ def _log_total(logits_CV: jax.Array) -> jax.Array:
     return top_C + jnp.log(total(jnp.exp(logits_CV - top_C[:, None]).sum(axis=-1), "vocab"))
 
 
-def _statistics(logits_CV, log_total_C, target_C, support_CU, first) -> tuple[jax.Array, ...]:
-    """The terms of `LossSums` per token, each [C]. `first` is the id of the first logit."""
-    ids_CP = jnp.concatenate([target_C[:, None], support_CU], axis=-1) - first
-    mine_CP = (ids_CP >= 0) & (ids_CP < logits_CV.shape[-1])
-    picked_CP = jnp.take_along_axis(logits_CV, jnp.where(mine_CP, ids_CP, 0), axis=-1)
-    if shards("vocab") > 1:  # Each shard looks up its own.
+def _statistics(logits_CV, log_total_C, target_C, support_CU) -> tuple[jax.Array, ...]:
+    """The terms of `LossSums` per token, each [C]."""
+    ids_CP = jnp.concatenate([target_C[:, None], support_CU], axis=-1)
+    ids_CP, mine_CP = own(ids_CP, logits_CV.shape[-1], "vocab")
+    picked_CP = jnp.take_along_axis(logits_CV, ids_CP, axis=-1)
+    if over("vocab"):  # Each shard looks up its own.
         picked_CP = total(jnp.where(mine_CP, picked_CP, 0.0), "vocab")
     nll_C = log_total_C - picked_CP[:, 0]
     support_CU_logits = jnp.where(support_CU >= 0, picked_CP[:, 1:], -jnp.inf)

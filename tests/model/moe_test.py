@@ -3,6 +3,7 @@
 That it is the mixture transformers computes is in moe_parity_test.py.
 """
 
+import dataclasses
 import functools
 import types
 
@@ -14,29 +15,13 @@ import pytest
 from jssd import sharding
 from jssd.config import MeshConfig
 from jssd.model import moe, transformer
-from jssd.model.config import ModelConfig, Rope
+from tests.model.conftest import QUICK, TINY
 
-CFG = ModelConfig(
-    family="qwen3_moe",
-    vocab_size=64,
-    embed_dim=16,
-    mlp_dim=8,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    max_seq_len=64,
-    norm_eps=1e-6,
-    rope=Rope(10000.0),
-    tied_head=False,
-    qk_norm=True,
-    num_experts=8,
-    experts_per_token=2,
+CFG = dataclasses.replace(
+    TINY, family="qwen3_moe", mlp_dim=8, tied_head=False, num_experts=8, experts_per_token=2,
     norm_topk_prob=True,
-)
+)  # fmt: skip
 ROWS, LENGTH = 8, 16
-# A fourth of the time to compile; what a tiny program then takes to run does not show.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 MESHES = (
     (1, 1, 1, 8, 1),
     (1, 2, 1, 4, 1),

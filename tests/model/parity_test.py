@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jssd.model import transformer
-from jssd.weights import hf
+from tests.model import conftest
 
 SIZES = {
     "vocab_size": 96,
@@ -43,51 +43,30 @@ KINDS = {
         "qwen3",
         {"head_dim": 8, "attention_bias": True, "tie_word_embeddings": True},
     ),
+    **{
+        f"qwen3_moe_{name}": ("qwen3_moe", {**conftest.EXPERT_SIZES, **extra})
+        for name, extra in conftest.EXPERT_KINDS.items()
+    },
 }
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
 def pair(request, tmp_path_factory):
     """A model of transformers, and what our loader makes of the folder it saved."""
-    import torch
-    import transformers
-
     family, extra = KINDS[request.param]
-    torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(family, **{**SIZES, **extra})
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            # Norms and biases are constants at first, which would hide a wrong one.
-            around = 1.0 if name.endswith("norm.weight") else 0.0
-            parameter.copy_(around + 0.3 * torch.randn_like(parameter))
-    folder = tmp_path_factory.mktemp(request.param)
-    model.eval().save_pretrained(folder)
-    return model, *hf.load(folder)
-
-
-def _theirs(model, tokens):
-    import torch
-
-    with torch.no_grad():
-        return model(torch.from_numpy(np.asarray(tokens, np.int64))).logits.numpy()
-
-
-def _assert_close(ours, theirs):
-    """Within 1e-4 of the largest logit of each position."""
-    scale = np.abs(theirs).max(axis=-1, keepdims=True)
-    np.testing.assert_array_less(np.abs(np.asarray(ours) - theirs) / scale, 1e-4)
+    return conftest.make_pair(family, {**SIZES, **extra}, tmp_path_factory.mktemp(request.param))
 
 
 def _tokens(rows, length, seed=0):
-    rng = np.random.default_rng(seed)
-    return jnp.asarray(rng.integers(0, SIZES["vocab_size"], (rows, length)), jnp.int32)
+    return conftest.random_tokens(SIZES["vocab_size"], rows, length, seed)
 
 
 def test_logits_equal_transformers(pair):
     model, cfg, params = pair
     tokens_BT = _tokens(2, 150)  # Past the original 64 positions of the llama3 case.
-    _assert_close(transformer.apply(params, cfg, tokens_BT), _theirs(model, tokens_BT))
+    conftest.assert_close(
+        transformer.apply(params, cfg, tokens_BT), conftest.logits_of(model, tokens_BT)
+    )
 
 
 @pytest.mark.parametrize("pair", ["qwen3"], indirect=True)
@@ -114,7 +93,7 @@ def test_a_packed_row_equals_its_segments_alone(pair):
     start = 0
     for piece in pieces:
         stop = start + piece.shape[1]
-        _assert_close(ours[:, start:stop], _theirs(model, piece))
+        conftest.assert_close(ours[:, start:stop], conftest.logits_of(model, piece))
         start = stop
 
 

@@ -12,25 +12,9 @@ import pytest
 from jssd import sharding
 from jssd.config import REMAT, MeshConfig
 from jssd.model import transformer
-from jssd.model.config import ModelConfig, Rope
+from tests.model.conftest import QUICK, TINY
 
-# A fourth of the time to compile; what a tiny program then takes to run does not show.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-DENSE = ModelConfig(
-    family="qwen3",
-    vocab_size=32,
-    embed_dim=16,
-    mlp_dim=32,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    max_seq_len=64,
-    norm_eps=1e-6,
-    rope=Rope(10000.0),
-    tied_head=True,
-    qk_norm=True,
-)
+DENSE = dataclasses.replace(TINY, vocab_size=32)
 EXPERTS = dataclasses.replace(
     DENSE, family="qwen3_moe", mlp_dim=8, num_experts=4, experts_per_token=2, norm_topk_prob=True
 )

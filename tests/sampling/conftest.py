@@ -1,26 +1,15 @@
 """A tiny model for the tests of this room, with weights that make its next token worth drawing."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
 from jssd.model import transformer
-from jssd.model.config import ModelConfig, Rope
+from jssd.model.config import ModelConfig
+from tests.model import conftest
 
-TINY = ModelConfig(
-    family="qwen3",
-    vocab_size=48,
-    embed_dim=16,
-    mlp_dim=24,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    max_seq_len=64,
-    norm_eps=1e-6,
-    rope=Rope(10000.0),
-    tied_head=True,
-    qk_norm=True,
-)
+TINY = dataclasses.replace(conftest.TINY, vocab_size=48, mlp_dim=24)
 
 
 def loud_params(cfg: ModelConfig, seed: int, factor: int) -> transformer.Params:

@@ -7,23 +7,7 @@ import numpy as np
 import pytest
 
 from jssd.config import TrainConfig
-from jssd.model.config import ModelConfig, Rope
-
-TINY = ModelConfig(
-    family="qwen3",
-    vocab_size=64,
-    embed_dim=16,
-    mlp_dim=32,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=8,
-    max_seq_len=64,
-    norm_eps=1e-6,
-    rope=Rope(10000.0),
-    tied_head=True,
-    qk_norm=True,
-)
+from tests.model.conftest import TINY
 
 
 def train_config(**changes) -> TrainConfig:

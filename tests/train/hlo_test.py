@@ -13,9 +13,8 @@ from jssd import sharding
 from jssd.config import MeshConfig
 from jssd.model import transformer
 from jssd.train import optimizer, step
+from tests.model.conftest import QUICK
 
-# A fourth of the time to compile; it changes no collective.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 SHAPE = re.compile(r"\b(?:f32|bf16|s32|pred)\[([\d,]*)\]")
 
 

@@ -12,9 +12,7 @@ from jssd import sharding
 from jssd.config import MeshConfig
 from jssd.model import transformer
 from jssd.train import loss, optimizer, step
-
-# A fourth of the time to compile; what a tiny program then takes to run does not show.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+from tests.model.conftest import QUICK
 
 
 def _mesh(sizes):
