@@ -149,6 +149,8 @@ def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
     }
     workdir.mkdir(parents=True, exist_ok=True)
     context.write_json(workdir / "config.json", to_dict(config))
+    if not stages:  # A report needs no mesh: its run, or plan, may be another machine's.
+        return
     run = context.Run(config, workdir, sharding.make_mesh(config.mesh))
     for stage in stages:
         print(f"== {stage} ({workdir})", flush=True)

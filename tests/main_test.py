@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 
 from jssd import main
+from jssd.config import Config, MeshConfig, ModelSource, PromptsConfig
 
 
 @pytest.fixture
@@ -51,3 +52,13 @@ def test_a_chosen_platform_stays(machine, monkeypatch):
 def test_without_the_compilers_nothing_is_decided(machine, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert _platforms() is None
+
+
+def test_a_report_needs_no_mesh(tmp_path):
+    config = Config(model=ModelSource("model"), prompts=PromptsConfig(source="tasks:train"))
+    config.mesh = MeshConfig(expert=7)  # As for a plan of other hardware: there are eight here.
+    config.compile_cache = False
+    main.run_stages(config, tmp_path, ["report"])
+    assert (tmp_path / "report" / "index.html").exists()
+    with pytest.raises(ValueError, match="expert=7, context=1 must multiply to the 8 devices"):
+        main.run_stages(config, tmp_path, ["sample"])
