@@ -25,7 +25,7 @@ and links at full speed, no forecast):
     tpu7x-4x4x4    fsdp 4 expert 8 context 4        20.5 of 94.8    2.5
 
 On b200x8 it did not fit (expert 8, grad_accum 4): XLA multiplies grouped rows with every expert of
-a GPU. v5e has no ragged all-to-all; there pairs of devices exchange whole windows.
+a GPU. v5e has no ragged all-to-all; there each pair of devices exchanges blocks of one size.
 
 Not published, and so our choice: masking of prompt tokens (masked here), packing (off: one sample
 a row is the likely reading), Adam's eps and clipping, training precision, which checkpoint was

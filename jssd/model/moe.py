@@ -11,6 +11,7 @@ Axis letters besides the house's: E experts, A experts of a token, M rows of thi
 a window, X tokens of this device, P devices that share the experts, I experts of one of them.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -289,12 +290,21 @@ def _exchange(rows_MD, into_MD, send_from_P, send_P, put_at_P, get_P, limit: int
         return jax.lax.ragged_all_to_all(
             rows_MD, into_MD, send_from_P, send_P, there_P, get_P, axis_name=names
         )
-    # Where XLA has no ragged all-to-all, each pair of devices exchanges a whole window.
-    C = jnp.arange(limit)
-    padded_MD = jnp.pad(rows_MD, ((0, limit), (0, 0)))
-    blocks_PCD = jax.vmap(lambda start: jax.lax.dynamic_slice_in_dim(padded_MD, start, limit))(
-        send_from_P
-    )
-    blocks_PCD = jax.lax.all_to_all(blocks_PCD, names, 0, 0, tiled=True)
-    target_PC = jnp.where(get_P[:, None] > C, put_at_P[:, None] + C, into_MD.shape[0])
-    return into_MD.at[target_PC].set(blocks_PCD, mode="drop")
+    # Where XLA has no ragged all-to-all, each pair of devices exchanges blocks of one size, a
+    # quarter larger than the mean, as many as the fullest pair needs.
+    size = -(-limit // send_P.size)
+    padded_MD = jnp.pad(rows_MD, ((0, size), (0, 0)))
+
+    def turn(index, into_MD):
+        take = functools.partial(jax.lax.dynamic_slice_in_dim, padded_MD, slice_size=size)
+        blocks_PCD = jax.vmap(take)(send_from_P + index * size)
+        blocks_PCD = jax.lax.all_to_all(blocks_PCD, names, 0, 0, tiled=True)
+        place_C = index * size + jnp.arange(size)
+        target_PC = jnp.where(
+            get_P[:, None] > place_C, put_at_P[:, None] + place_C, into_MD.shape[0]
+        )
+        return into_MD.at[target_PC].set(blocks_PCD, mode="drop")
+
+    turns = -(-largest(send_P.max(), "batch", "seq") // size)
+    with jax.named_scope("pairs"):
+        return jax.lax.fori_loop(0, turns, turn, into_MD)

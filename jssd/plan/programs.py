@@ -92,10 +92,12 @@ def train(config: Config, cfg: ModelConfig, devices: list) -> Program:
         },
         repeat=config.train.grad_accum,
         # The loss takes `loss_chunk` response tokens at a time: at most all of a shard's. Experts
-        # take one round unless the router is very uneven, and attention half of its keys.
+        # take one round, and pairs of devices one block, unless the router is very uneven;
+        # attention takes half of its keys.
         turns={
             "loss": -(-tokens // shards // config.train.loss_chunk),
             "rounds": 1,
+            "pairs": 1,
             "blocks": -(-config.train.seq_len // blockwise.KEYS // 2),
         },
         traced=traced,
