@@ -153,8 +153,10 @@ def _walk(chunk: int, x_BTD, head_DV, targets_BT, mask_BT, support_ids_BTU, *, w
     if grads is None:
         return sums, None
     dx_MD, dhead_DV = grads
-    dhead_DV = dhead_DV.astype(head_DV.dtype)
-    return sums, (dx_MD.reshape(x_BTD.shape), scatter(dhead_DV, 0, "embed"))
+    dhead_DV = scatter(dhead_DV.astype(head_DV.dtype), 0, "embed")
+    # Before the backward pass of the layers begins: the whole gradient would lie through all of it.
+    dx_MD, dhead_DV = jax.lax.optimization_barrier((dx_MD, dhead_DV))
+    return sums, (dx_MD.reshape(x_BTD.shape), dhead_DV)
 
 
 def _log_total(logits_CV: jax.Array) -> jax.Array:
