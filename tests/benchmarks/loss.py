@@ -1,7 +1,7 @@
 """What the loss costs beside the two usual ways: peak memory, FLOPs, and seconds on this machine.
 
     python tests/benchmarks/loss.py
-    python tests/benchmarks/loss.py --hardware=cpu --hardware=v5p-2 --tokens=4096
+    python tests/benchmarks/loss.py --hardware=cpu --hardware=v5p-8 --tokens=4096
     python tests/benchmarks/loss.py --hardware= --timed_tokens=1024 --timed_tokens=2048
 
 All three give the value and the gradients by the hidden states (bfloat16) and the float32 output
@@ -30,11 +30,13 @@ import time
 
 from absl import app, flags
 
-_HARDWARE = flags.DEFINE_multi_string("hardware", ["cpu", "v5p-2", "b200x1"], "to compile for")
+_HARDWARE = flags.DEFINE_multi_string("hardware", ["cpu", "v5p-8", "b200x1"], "to compile for")
 _TOKENS = flags.DEFINE_multi_integer(
     "tokens", [4096, 8192, 16384, 32768, 65536], "positions of the batch, prompt included"
 )
-_TIMED = flags.DEFINE_multi_integer("timed_tokens", [1024, 2048], "the same, to be run here")
+_TIMED = flags.DEFINE_multi_integer(
+    "timed_tokens", [1024, 2048], "the same, to be run here; 0 for none"
+)
 _WIDTH = flags.DEFINE_integer("width", 2048, "of the hidden states (Qwen3-30B-A3B's)")
 _TIMED_WIDTH = flags.DEFINE_integer("timed_width", 128, "the same, to be run here")
 _VOCAB = flags.DEFINE_integer("vocab", 151936, "ids (Qwen3's)")
@@ -142,7 +144,7 @@ def timed() -> list[tuple[int, str, float]]:
 
     rng = np.random.default_rng(0)
     found = []
-    for tokens in _TIMED.value:
+    for tokens in filter(None, _TIMED.value):
         draw = {
             "float32": lambda shape: 0.1 * rng.normal(size=shape),
             "int32": lambda shape: rng.integers(0, _VOCAB.value, shape),
@@ -186,7 +188,7 @@ def main(_) -> None:
         sizes = [f"{row['bytes'] / GIB:.2f}{'+' * row['refused']}" for row in each]
         table.add_row(f"{tokens:,}", way, f"{each[0]['flops'] / 1e12:.1f}", *sizes)
     Console().print(table if rows else "")
-    if _TIMED.value:
+    if any(_TIMED.value):
         table = Table("tokens", "loss", "seconds", title=f"CPU, width {_TIMED_WIDTH.value}")
         for tokens, way, seconds in timed():
             table.add_row(f"{tokens:,}", way, f"{seconds:.2f}")
