@@ -114,6 +114,7 @@ def compile_for(name: str) -> list[dict]:
             row["flops"] = jaxpr.count(traced, turns).flops
             try:
                 memory = traced.lower(lowering_platforms=(platform,)).compile().memory_analysis()
+                assert memory is not None
                 row["bytes"] = memory.temp_size_in_bytes + memory.output_size_in_bytes
             except jax.errors.JaxRuntimeError as error:
                 wanted = complaints.read(error).wanted
