@@ -104,6 +104,13 @@ def _on_torus(sizes: dict[str, int], slices: int, devices: list) -> np.ndarray:
     )
 
 
+def platform() -> str:
+    """ "cpu", "gpu" or "tpu": of the devices of the mesh in force, which need not be attached;
+    without a mesh of those JAX takes by itself."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def parts(mesh: Any, *axes: str) -> int:
     """Into how many parts a training mesh, abstract or not, splits the logical axes."""
     names = {name for axis in axes for name in TRAIN[axis]}

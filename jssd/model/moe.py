@@ -1,7 +1,7 @@
 """A mixture of experts: each token goes through the few experts its router likes best.
 
 Rows (a token for one of its experts) are sorted by expert and multiplied group by group
-(`jax.lax.ragged_dot`). No token is ever dropped. Where the mesh splits the experts (axis expert),
+(`grouped.py`). No token is ever dropped. Where the mesh splits the experts (axis expert),
 rows go to the device that holds their expert and come back. How many a device gets is not known
 beforehand, so its room is a window a quarter larger than the mean, and what does not fit goes in
 another round: a skewed router costs time, never memory or tokens. The router and its softmax are
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jssd.model import grouped
 from jssd.model.config import ModelConfig
-from jssd.model.layers import swiglu
 from jssd.sharding import largest, over, shards, total
 
 WINDOW = 1.25  # Of the mean number of rows.
@@ -68,7 +68,7 @@ def moe(
     with jax.named_scope("experts"):
         # What the groups leave out is unspecified: zeros both ways.
         rows_MD = jnp.where(is_row_M1, _spread(x_XD, order_M, place_XA), 0)
-        run = _on_their_devices if over("experts") else experts
+        run = _on_their_devices if over("experts") else grouped.experts
         out_MD = run(rows_MD, counts_E, gate_EDF, up_EDF, down_EFD)
         out_MD = jnp.where(is_row_M1, out_MD, 0)
     weights_XA = jnp.where(real_X[:, None], weights_XA, 0.0)
@@ -104,14 +104,6 @@ def balance_loss(load: Load, tokens: jax.Array, num_experts: int) -> jax.Array:
       tokens: how many those are, over layers.
     """
     return num_experts * jnp.sum((load.rows_E / tokens) * (load.prob_E / tokens))
-
-
-def experts(rows_MD, counts_E, gate_EDF, up_EDF, down_EFD) -> jax.Array:
-    """The gated MLP of each row's expert, [M, D]: rows sorted by expert, `counts_E` of each. Rows
-    beyond them come out unspecified."""
-    gate_MF = jax.lax.ragged_dot(rows_MD, gate_EDF, counts_E)
-    up_MF = jax.lax.ragged_dot(rows_MD, up_EDF, counts_E)
-    return jax.lax.ragged_dot(swiglu(gate_MF, up_MF), down_EFD, counts_E)
 
 
 # Tokens to rows and back, with gathers both ways: left to itself JAX would make the transpose of a
@@ -182,13 +174,18 @@ class _Rounds(NamedTuple):
         return done_PI.sum(axis=1)
 
 
+def window_rows(num_rows: int, num_devices: int) -> int:
+    """Rows that a device takes in one round, where each of `num_devices` sends `num_rows`."""
+    return min(-(-int(num_rows * WINDOW) // 8) * 8, num_devices * num_rows)
+
+
 def _plan(counts_E: jax.Array, num_rows: int) -> _Rounds:
     P, me = shards("experts"), jax.lax.axis_index(over("experts"))
     all_PE = jax.lax.all_gather(counts_E, over("experts"))
     counts_PIP = all_PE.reshape(P, P, -1).transpose(1, 2, 0)
     ends_PIP = jnp.cumsum(counts_PIP.reshape(P, -1), axis=1).reshape(counts_PIP.shape)
     sent_P = counts_PIP[:, :, me].sum(axis=1)
-    window = min(-(-int(num_rows * WINDOW) // 8) * 8, P * num_rows)
+    window = window_rows(num_rows, P)
     # Alike on all devices of the mesh, so that all meet in the same collectives.
     most = largest(ends_PIP[:, -1, -1].max(), "batch", "seq")
     return _Rounds(
@@ -199,12 +196,12 @@ def _plan(counts_E: jax.Array, num_rows: int) -> _Rounds:
 
 @jax.custom_vjp
 def _on_their_devices(rows_MD, counts_E, gate_IDF, up_IDF, down_IFD):
-    """`experts` where each device holds some of them: [M, D], a row where it came from."""
+    """`grouped.experts` where each device holds some of them: [M, D], a row where it came from."""
     plan = _plan(counts_E, rows_MD.shape[0])
 
     def turn(index, out_MD):
         rows_CD, counts_I = _there(plan, rows_MD, index)
-        out_CD = experts(rows_CD, counts_I, gate_IDF, up_IDF, down_IFD)
+        out_CD = grouped.experts(rows_CD, counts_I, gate_IDF, up_IDF, down_IFD)
         return _back(plan, out_CD, out_MD, index)
 
     with jax.named_scope("rounds"):
@@ -224,10 +221,10 @@ def _on_their_devices_backward(args, dout_MD):
         rows_CD, counts_I = _there(plan, rows_MD, index)
         dout_CD, _ = _there(plan, dout_MD, index)
         is_row_C1 = (jnp.arange(plan.window) < counts_I.sum())[:, None]
-        _, vjp = jax.vjp(lambda rows, *w: experts(rows, counts_I, *w), rows_CD, *weights)
-        drows_CD, *new = vjp(jnp.where(is_row_C1, dout_CD, 0))
+        dout_CD = jnp.where(is_row_C1, dout_CD, 0)
+        drows_CD, *new = grouped.gradients(dout_CD, rows_CD, counts_I, *weights)
         drows_MD = _back(plan, drows_CD, drows_MD, index)
-        return (drows_MD, *(old + part.astype(jnp.float32) for old, part in zip(dweights, new)))
+        return (drows_MD, *(old + part for old, part in zip(dweights, new)))
 
     zeros = (jnp.zeros(weight.shape, jnp.float32) for weight in weights)
     with jax.named_scope("rounds"):

@@ -23,6 +23,7 @@ from jssd.sharding import (
     over,
     own,
     parts,
+    platform,
     scatter,
     sharding,
     shards,
@@ -221,12 +222,10 @@ def forward(
     if segment_ids_BT is None:
         segment_ids_BT = jnp.ones_like(tokens_BT)
     dtype = jnp.dtype(dtype or params["embed"].dtype)
-    mesh = jax.sharding.get_abstract_mesh()
-    device = mesh.abstract_device
     kind = attention.choose(
-        attend, jax.default_backend() if device is None else device.platform,
+        attend, platform(),
         length=tokens_BT.shape[1], head_dim=cfg.head_dim, dtype=dtype, packed=packed,
-        context=parts(mesh, "seq"),
+        context=parts(jax.sharding.get_abstract_mesh(), "seq"),
     )  # fmt: skip
     rows = (tokens_BT, positions_BT, segment_ids_BT)
     if spec() is not None:

@@ -15,7 +15,7 @@ import numpy as np
 from jssd import sharding
 from jssd.config import Config
 from jssd.data import packing, pipeline
-from jssd.model import blockwise, transformer
+from jssd.model import blockwise, grouped, moe, transformer
 from jssd.model.config import ModelConfig
 from jssd.sampling.engine import Engine
 from jssd.train import step
@@ -93,9 +93,10 @@ def train(config: Config, cfg: ModelConfig, devices: list) -> Program:
         repeat=config.train.grad_accum,
         # The loss takes `loss_chunk` response tokens at a time: at most all of a shard's. Experts
         # take one round, and pairs of devices one block, unless the router is very uneven;
-        # attention takes half of its keys.
+        # attention takes half of its keys. Visits come first: they lie in rounds.
         turns={
             "loss": -(-tokens // shards // config.train.loss_chunk),
+            "visits": _visits(cfg, mesh, tokens // shards, devices[0].platform),
             "rounds": 1,
             "pairs": 1,
             "blocks": -(-config.train.seq_len // blockwise.KEYS // 2),
@@ -103,6 +104,15 @@ def train(config: Config, cfg: ModelConfig, devices: list) -> Program:
         traced=traced,
         plain=plain,
     )
+
+
+def _visits(cfg: ModelConfig, mesh: jax.sharding.Mesh, tokens: int, platform: str) -> int:
+    """Turns of the loop over experts' tiles with `tokens` on a device and an even router."""
+    if not cfg.is_moe:
+        return 0
+    rows, count = tokens * cfg.experts_per_token, sharding.parts(mesh, "experts")
+    window = moe.window_rows(rows, count) if count > 1 else rows
+    return grouped.turns(rows, window, cfg.num_experts // count, platform)
 
 
 def abstract_micro_batch(

@@ -1,0 +1,149 @@
+"""The experts' grouped matmuls against one row at a time, and the choice of how they are done."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jssd.model import grouped
+from tests.model.conftest import QUICK
+
+D, F = 8, 6
+# Rows of each expert, of 40 rows in all.
+COUNTS = {
+    "even": (10, 10, 10, 10),
+    "skewed": (1, 36, 2, 1),
+    "empty": (0, 17, 0, 0),
+    "last_alone": (0, 0, 0, 40),
+    "spare_rows": (5, 3, 0, 11),
+    "nothing": (0, 0, 0, 0),
+}
+
+
+def _inputs(counts, dtype=np.float32):
+    """Rows [40, D], counts and weights; rows that are nobody's are not zero."""
+    rng = np.random.default_rng(0)
+    E = len(counts)
+    rows_MD, *weights = (
+        jnp.asarray(rng.normal(size=shape), dtype)
+        for shape in ((40, D), (E, D, F), (E, D, F), (E, F, D))
+    )
+    return rows_MD, jnp.asarray(counts, jnp.int32), *weights
+
+
+def _row_by_row(rows_MD, counts_I, gate_IDF, up_IDF, down_IFD):
+    """The MLP of each row with its own copy of its expert's weights; zeros for nobody's rows."""
+    expert_M = np.repeat(np.arange(counts_I.size), np.asarray(counts_I))
+    rows = rows_MD[: expert_M.size]
+    gate = jnp.einsum("MD,MDF->MF", rows, gate_IDF[expert_M])
+    up = jnp.einsum("MD,MDF->MF", rows, up_IDF[expert_M])
+    out = jnp.einsum("MF,MFD->MD", gate / (1 + jnp.exp(-gate)) * up, down_IFD[expert_M])
+    return jnp.zeros_like(rows_MD).at[: expert_M.size].set(out)
+
+
+def _value_and_gradients(run, args):
+    """Result of the rows that are somebody's, and gradients of a sum over them."""
+    rows_MD, counts_I, *weights = args
+    is_row_M1 = (np.arange(40) < np.asarray(counts_I).sum())[:, None]
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    @functools.partial(jax.grad, argnums=(0, 1, 2, 3), has_aux=True)
+    def gradients(rows_MD, *weights):
+        out_MD = jnp.where(is_row_M1, run(rows_MD, counts_I, *weights), 0)
+        return jnp.sin(out_MD.astype(jnp.float32)).sum(), out_MD
+
+    grads, out_MD = gradients(rows_MD, *weights)
+    return out_MD, *grads
+
+
+def _assert_close(ours, wanted, tolerance):
+    for a, b in zip(ours, wanted, strict=True):
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
+
+
+@pytest.mark.parametrize("tile", [1, 7, 16, 40])
+@pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS)
+def test_tiles_give_what_one_row_at_a_time_gives(counts, tile):
+    args = _inputs(counts)
+    ours = _value_and_gradients(functools.partial(grouped._tiled, tile), args)
+    _assert_close(ours, _value_and_gradients(_row_by_row, args), 1e-5)
+
+
+@pytest.mark.parametrize("counts", [COUNTS["skewed"], COUNTS["spare_rows"]], ids=str)
+def test_the_result_has_the_dtype_of_the_rows(counts):
+    args = _inputs(counts, jnp.bfloat16)
+    ours = _value_and_gradients(functools.partial(grouped._tiled, 7), args)
+    assert {x.dtype for x in ours} == {jnp.dtype("bfloat16")}
+    exact = [x if x.dtype == jnp.int32 else x.astype(jnp.float32) for x in args]
+    _assert_close(ours, _value_and_gradients(_row_by_row, exact), 0.03)
+
+
+def test_gradients_of_weights_are_summed_in_float32():
+    # 30 rows of one expert: a sum in bfloat16 would stop at 256 of these, which are 1 each.
+    rows_MD, counts_I, *weights = _inputs((40, 0, 0, 0), jnp.bfloat16)
+    ones = [jnp.ones_like(weight) for weight in weights]
+    many_MD = jnp.full((1000, D), 1 / D, jnp.bfloat16)
+    dout_MD = jnp.ones_like(many_MD)
+    counts_I = counts_I.at[0].set(1000)
+    drows_MD, *dweights = grouped._tiled_gradients(1, dout_MD, many_MD, counts_I, *ones)
+    assert {x.dtype for x in dweights} == {jnp.dtype("float32")}
+    assert drows_MD.dtype == jnp.bfloat16
+    silu = jax.nn.silu(jnp.bfloat16(1))
+    np.testing.assert_array_equal(dweights[2][0], np.full((F, D), 1000 * np.float32(silu)))
+
+
+@pytest.mark.parametrize("tile", [0, 7])
+def test_gradients_by_hand_are_those_of_jax(monkeypatch, tile):
+    monkeypatch.setattr(grouped, "tile_rows", lambda *_: tile)
+    args = _inputs(COUNTS["skewed"])
+    dout_MD = jnp.cos(jnp.arange(40.0 * D).reshape(40, D))
+    _, vjp = jax.vjp(lambda rows, *w: _row_by_row(rows, args[1], *w), args[0], *args[2:])
+    _assert_close(grouped.gradients(dout_MD, *args), vjp(dout_MD), 1e-5)
+
+
+@pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS)
+def test_an_expert_is_visited_once_a_tile_and_not_at_all_without_rows(counts):
+    def visit(carry, expert, tile):
+        number, own_MI = carry
+        places = tile.begin + jnp.arange(7)
+        return number + 1, own_MI.at[places, expert].add(tile.own_R1[:, 0].astype(jnp.int32))
+
+    start = (jnp.int32(0), jnp.zeros((40, 4), jnp.int32))
+    number, own_MI = grouped._visits(7, 40, jnp.asarray(counts, jnp.int32), visit, start)
+    assert number == sum(-(-count // 7) for count in counts)
+    wanted = np.zeros((40, 4), int)
+    wanted[np.arange(sum(counts)), np.repeat(np.arange(4), counts)] = 1
+    np.testing.assert_array_equal(own_MI, wanted)
+
+
+@pytest.mark.parametrize(
+    ("rows", "num_experts", "platform", "wanted"),
+    [
+        (655_360, 16, "tpu", 0),
+        (655_360, 16, "gpu", 8192),  # A row of 65,536 tokens, 8 of 128 experts, 8 devices.
+        (8 * 256, 128, "gpu", 128),
+        (8 * 64, 128, "gpu", 0),  # 64 slots decode: each expert's weights are read once.
+        (100, 2, "cpu", 64),
+        (33, 1, "cpu", 33),  # Never more than there are.
+        (8, 128, "cpu", 0),
+    ],
+)
+def test_tiles_follow_the_rows_of_an_expert(rows, num_experts, platform, wanted):
+    assert grouped.tile_rows(rows, num_experts, platform) == wanted
+
+
+def test_turns_are_tiles_of_the_real_rows_and_a_half_one_of_each_expert():
+    assert grouped.turns(524_288, 655_360, 16, "gpu") == 64 + 8
+    assert grouped.turns(524_288, 655_360, 16, "tpu") == 0
+
+
+@pytest.mark.parametrize(("platform", "tiled"), [("tpu", False), ("gpu", True), ("cpu", True)])
+def test_the_devices_of_the_mesh_decide(monkeypatch, platform, tiled):
+    monkeypatch.setattr(grouped, "platform", lambda: platform)
+    rows_MD = jax.ShapeDtypeStruct((4096, D), jnp.float32)
+    rest = _inputs((1, 1, 1, 1))[1:]
+    text = str(jax.make_jaxpr(grouped.experts)(rows_MD, *rest))
+    assert ("ragged_dot" in text) == (not tiled) and ("while" in text) == tiled
