@@ -136,7 +136,8 @@ def prefill(config: Config, cfg: ModelConfig, dtype: str, devices: list) -> Prog
     """Keys and values of as many prompts of `plan.prompt_tokens` as the engine takes at once."""
     settings = config.engine
     engine = _engine(config, cfg, dtype, devices, settings.slots, settings.cache_tokens)
-    lowered = engine.lower_prefill(config.plan.prompt_tokens)
+    with jax.set_mesh(_decode_mesh(config, devices)):  # Says what the absent devices are.
+        lowered = engine.lower_prefill(config.plan.prompt_tokens)
     # Two programs overlap: the cache stays where it is while a prompt is read.
     held = {"params": device_bytes(engine.params), "cache": cache_bytes(engine)}
     return Program(lowered, *_place(engine, devices), held)
@@ -156,8 +157,10 @@ def decode(config: Config, cfg: ModelConfig, dtype: str, devices: list, slots: i
         "slots": engine.num_slots,
         "slot_bytes": engine.pages_per_slot * page / engine.num_groups,
     }
+    with jax.set_mesh(_decode_mesh(config, devices)):  # Says what the absent devices are.
+        lowered = engine.lower_generate()
     # The outer loop is the steps: counted once, so that what is counted is one step.
-    return Program(engine.lower_generate(), *_place(engine, devices), held, extra=extra)
+    return Program(lowered, *_place(engine, devices), held, extra=extra)
 
 
 def cache_bytes(engine: Engine) -> float:

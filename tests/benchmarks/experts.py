@@ -63,7 +63,8 @@ def main(_) -> None:
         near = (chosen // 2, chosen, chosen * 2) if chosen else (4, 16)
         tiles = sorted({min(tile, M) for tile in _TILES.value or near if tile})
         sides = {f"tile {tile}": functools.partial(grouped._tiled, tile) for tile in tiles}
-        if M * D * F * E <= _DENSE.value:
+        work = M * D * F * E
+        if work <= _DENSE.value:
             sides = {"ragged_dot": grouped._ragged, **sides}
         sides = {name: _programs(run) for name, run in sides.items()}
         times = {name: ([], []) for name in sides}
