@@ -145,11 +145,12 @@ class _Reader:
         if one.opcode == "get-tuple-element":
             return _element(operands[0], int(one.attribute("index")))
         if one.opcode == "add":
-            return _sum(*operands)
+            return _sum(operands[0], operands[1])
         if one.opcode == "subtract":
             return _sum(operands[0], -operands[1]) if isinstance(operands[1], int) else None
         if one.opcode == "compare":
-            return _Compared(*operands, one.attribute("direction"))
+            left, right = operands
+            return _Compared(left, right, one.attribute("direction"))
         called = one.attribute("calls") or one.attribute("to_apply")
         return _Reader(self.computations, called, tuple(operands)).root()
 
