@@ -142,7 +142,7 @@ class _Planner:
                 "every mesh that divides the batch and the model"
             )
         return why.rstrip(".") + (
-            ". Name larger hardware, or change train.global_batch_size, grad_accum, seq_len or remat."
+            ". Name larger hardware, or change the batch, train.grad_accum, seq_len or remat."
         )
 
     def slots(self, target: hardware.Hardware, first: dict[str, Any]) -> dict[str, Any] | None:
