@@ -135,13 +135,13 @@ class _Planner:
             last = self.searched[-1]
             sizes_of = [f"{axis} {size}" for axis, size in last["mesh"].items() if size != 1]
             mesh = " x ".join(sizes_of) or "one device"
-            why += f"; on {last['hardware']} the last one ({mesh}): {last['complaint']['text']}"
+            why += f"; on {last['hardware']} the last one ({mesh}): {last['complaint']['text'].rstrip('.')}"
         if untried:
             why += (
                 f"; on {', '.join(untried)} weights, optimizer and layers' inputs are too large in "
                 "every mesh that divides the batch and the model"
             )
-        return why.rstrip(".") + (
+        return why + (
             ". Name larger hardware, or change the batch, train.grad_accum, seq_len or remat."
         )
 
