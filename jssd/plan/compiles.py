@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
@@ -34,6 +35,7 @@ def compile_program(
     program: str,
     mesh: MeshConfig | None = None,
     slots: int = 0,
+    tell: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """The result of `plan/worker.py` for one program, read from `folder` if it was compiled before.
 
@@ -47,6 +49,7 @@ def compile_program(
       program: one of `config.PROGRAMS`.
       mesh: instead of the config's.
       slots: of a decode program; 0 is what the config says.
+      tell: called before a compile, not where the result is kept.
     """
     mesh = mesh or config.mesh
     request = {
@@ -59,6 +62,7 @@ def compile_program(
     kept = folder / f"{_digest(request, cfg)}.json"
     if kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))
+    tell()
     result = _run(request, config)
     if result.get("complaint", {}).get("kind") not in ("crash", "timeout"):
         write_json(kept, result)

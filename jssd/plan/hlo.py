@@ -14,22 +14,18 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from jssd.plan import hlo_text, trips
+from jssd.plan.hlo_text import Instruction
+
 Groups = tuple[tuple[int, ...], ...]
 
-_BITS = {
-    "pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "f8e4m3fn": 8, "f8e5m2": 8, "bf16": 16,
-    "f16": 16, "s16": 16, "u16": 16, "f32": 32, "s32": 32, "u32": 32, "s64": 64, "u64": 64,
-    "f64": 64, "c64": 64, "c128": 128,
-}  # fmt: skip
-_ARRAY = re.compile(r"\b(" + "|".join(_BITS) + r")\[([\d,]*)\]")
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
 _KINDS = (
     "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all",
     "collective-permute", "collective-broadcast",
 )  # fmt: skip
-# What a loop's condition holds if it only compares its counter with a constant.
-_PLAIN = {"parameter", "get-tuple-element", "constant", "compare", "fusion", "copy", "bitcast"}
+# Run their computation once, now or beside what follows: a call to a SparseCore, of TPUs that have
+# them sum and scatter, is a `call-start`.
+_CALLS = ("fusion", "call", "call-start", "async-start")
 
 
 def assumed_turns(where: str, turns: dict[str, int]) -> int:
@@ -60,23 +56,6 @@ class Collective:
     dtypes: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Instruction:
-    name: str
-    type: str
-    opcode: str
-    rest: str  # Operands and attributes.
-
-    @property
-    def operands(self) -> list[str]:
-        return re.findall(r"%([\w.\-]+)", self.rest.partition(")")[0])
-
-    def attribute(self, name: str) -> str | None:
-        """The computation that `name=` names."""
-        found = re.search(rf"\b{name}=%?([\w.\-]+)", self.rest)
-        return found and found[1]
-
-
 class Program:
     """A parsed HLO text.
 
@@ -97,52 +76,47 @@ class Program:
     ):
         self.num_devices, self.turns, self.slices = num_devices, turns or {}, slices
         self.untold: list[str] = []  # Loops whose number of turns was assumed, by operation.
-        self._computations: dict[str, list[_Instruction]] = {}
-        current: list[_Instruction] = []
-        self._entry = ""
-        for line in text.splitlines():
-            if header := _COMPUTATION.match(line):
-                current = self._computations.setdefault(header[2], [])
-                self._entry = header[2] if header[1] else self._entry
-            elif found := _INSTRUCTION.match(line):
-                current.append(_Instruction(*found.groups()))
+        self._computations, self._entry = hlo_text.parse(text)
 
     def collectives(self) -> list[Collective]:
         """Every collective that moves something, outermost loops first."""
         self.untold = []
-        return [one for one in self._walk(self._entry, 1) if one.bytes]
+        return [one for one in self._walk(self._entry, 1, "") if one.bytes]
 
-    def _walk(self, name: str, times: int) -> Iterator[Collective]:
+    def _walk(self, name: str, times: int, where: str) -> Iterator[Collective]:
+        """Those of a computation that runs `times` times, called from `where`."""
         types = {one.name: one.type for one in self._computations[name]}
         for one in self._computations[name]:
             kind = one.opcode.removesuffix("-start")
             if kind in _KINDS:
                 # A TPU's reduce-scatter is a fusion of this name around an all-reduce.
                 scatters = kind == "all-reduce" and name.startswith("all-reduce-scatter")
-                yield self._collective("reduce-scatter" if scatters else kind, one, types, times)
+                kind = "reduce-scatter" if scatters else kind
+                found = self._collective(kind, one, types, times)
+                yield dataclasses.replace(found, where=one.where or where or one.name)
             elif one.opcode == "send" and "_xla_megascale_transfer_type" in one.rest:
                 yield self._between_slices(one, types, times)
             elif one.opcode == "while":
-                turns = times * self._turns(one)
+                turns = times * self._turns(one, name)
                 for part in ("condition", "body"):
-                    yield from self._walk(one.attribute(part) or "", turns)
+                    yield from self._walk(one.attribute(part), turns, one.where)
             elif one.opcode == "conditional":
                 branches = re.search(r"branch_computations=\{([^}]*)\}", one.rest)
                 found = branches[1] if branches else one.rest.partition("true_computation")[2]
                 ways = [
-                    list(self._walk(branch, times))
+                    list(self._walk(branch, times, one.where))
                     for branch in re.findall(r"%([\w.\-]+)", found)
                     if branch in self._computations
                 ]
                 yield from max(
                     ways, key=lambda way: sum(c.bytes * c.times for c in way), default=[]
                 )
-            elif one.opcode in ("fusion", "call", "async-start"):
+            elif one.opcode in _CALLS:
                 called = one.attribute("calls") or one.attribute("to_apply")
                 if called in self._computations:
-                    yield from self._walk(called, times)
+                    yield from self._walk(called, times, one.where)
 
-    def _between_slices(self, one: _Instruction, types: dict[str, str], times: int) -> Collective:
+    def _between_slices(self, one: Instruction, types: dict[str, str], times: int) -> Collective:
         """What libtpu hands to the host to exchange with the same device of every other slice."""
         named = re.search(r'_xla_megascale_transfer_type="(\w+)"', one.rest)
         kind = named[1].lower().replace("_", "-") if named else "send"
@@ -151,59 +125,31 @@ class Program:
         groups = tuple(tuple(range(first, self.num_devices, each)) for first in range(each))
         return self._sent(kind, one, types, times, groups, one.operands[:1])
 
-    def _collective(self, kind: str, one: _Instruction, types: dict[str, str], times: int):
+    def _collective(self, kind: str, one: Instruction, types: dict[str, str], times: int):
         pairs = re.search(r"source_target_pairs=\{\{(.*?)\}\}", one.rest)
         groups = _pairs(pairs[1]) if pairs else replica_groups(one.rest, self.num_devices)
         operands = one.operands[:1] if kind == "ragged-all-to-all" else one.operands
         return self._sent(kind, one, types, times, groups, operands)
 
-    def _sent(self, kind: str, one: _Instruction, types, times: int, groups: Groups, operands):
-        arrays = [types.get(operand, "") for operand in operands]
-        size, n = sum(map(num_bytes, arrays)), max(map(len, groups), default=1)
+    def _sent(self, kind: str, one: Instruction, types, times: int, groups: Groups, operands):
+        arrays = [array for operand in operands for array in hlo_text.arrays(types[operand])]
+        size, n = sum(size for _, size in arrays), max(map(len, groups), default=1)
         sent = {
             "all-gather": size * (n - 1),
             "all-reduce": 2 * size * (n - 1) / n,
             "collective-permute": size,
             "collective-broadcast": size,
         }.get(kind, size * (n - 1) / n)
-        named = re.search(r'op_name="([^"]*)"', one.rest)
-        dtypes = tuple(sorted({dtype for array in arrays for dtype, _ in _ARRAY.findall(array)}))
-        return Collective(
-            kind, sent if n > 1 else 0.0, times, groups, named[1] if named else one.name, dtypes
-        )
+        dtypes = tuple(sorted({dtype for dtype, _ in arrays}))
+        where = one.where or one.name
+        return Collective(kind, sent if n > 1 else 0.0, times, groups, where, dtypes)
 
-    def _turns(self, loop: _Instruction) -> int:
-        """Trip count: as the compiler wrote it, or of a counter that runs from 0 to a constant."""
-        if known := re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.rest):
-            return int(known[1])
-        inside = list(self._inside(loop.attribute("condition") or ""))
-        limits = [
-            int(one.rest.partition(")")[0])
-            for one in inside
-            if one.opcode == "constant" and one.type.startswith(("s32[]", "u32[]", "s64[]"))
-        ]
-        compares = [one for one in inside if one.opcode == "compare"]
-        plain = {one.opcode for one in inside} <= _PLAIN
-        if plain and len(limits) == len(compares) == 1 and "direction=LT" in compares[0].rest:
-            return limits[0]
-        named = re.search(r'op_name="([^"]*)"', loop.rest)
-        self.untold.append(named[1] if named else loop.name)
+    def _turns(self, loop: Instruction, inside: str) -> int:
+        """Trip count as the text tells it; else what is assumed of a loop that data end."""
+        if (told := trips.trip_count(self._computations, inside, loop)) is not None:
+            return told
+        self.untold.append(loop.where or loop.name)
         return assumed_turns(self.untold[-1], self.turns)
-
-    def _inside(self, name: str) -> Iterator[_Instruction]:
-        """The instructions of a computation and of the fusions in it."""
-        for one in self._computations.get(name, ()):
-            yield one
-            if one.opcode == "fusion":
-                yield from self._inside(one.attribute("calls") or "")
-
-
-def num_bytes(type_text: str) -> float:
-    """Bytes of an HLO type, all leaves of a tuple together."""
-    return sum(
-        _BITS[dtype] / 8 * math.prod(int(size) for size in sizes.split(",") if size)
-        for dtype, sizes in _ARRAY.findall(type_text)
-    )
 
 
 def replica_groups(text: str, num_devices: int) -> Groups:

@@ -202,7 +202,10 @@ def _kernel(eqn: Any, times: float, shards: int, work: Work) -> None:
         grid = [side for side in eqn.params["grid_mapping"].grid if isinstance(side, int)]
         flops = inside.flops * math.prod(grid)
         if "splash" in name:
-            flops *= 0.5  # Blocks above the diagonal are in the grid and are skipped.
+            # Blocks above the diagonal are in the grid and are skipped; those on it are whole. The
+            # grid is (keys, heads, queries) for gradients of keys, else (heads, queries, keys).
+            side = max(grid[-3] if "dkv" in name else grid[-2], grid[-1])
+            flops *= (side + 1) / (2 * side)
         if not flops:
             work.unread.add(name.split(" ")[0])
     name = name.split(" ")[0]

@@ -81,6 +81,17 @@ def smallest(
     return None
 
 
+def best(fitting: Sequence[tuple[MeshConfig, dict[str, Any]]]) -> MeshConfig:
+    """Of the meshes whose least bounds are alike, the one that is fastest with no overlap.
+
+    Args:
+      fitting: meshes and their results, with the `times` of `figures.train`.
+    """
+    limit = min(result["times"]["bound"] for _, result in fitting) * (1 + _ALIKE)
+    alike = [one for one in fitting if one[1]["times"]["bound"] <= limit]
+    return min(alike, key=lambda one: one[1]["times"]["serial"])[0]
+
+
 def possible(mesh: MeshConfig, config: Config, cfg: ModelConfig, hardware: Hardware) -> bool:
     """Whether every size divides, and slow links carry only what may cross them."""
     batch = mesh.data * mesh.fsdp * mesh.expert

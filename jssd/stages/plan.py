@@ -90,13 +90,17 @@ class _Planner:
         }
 
     def compile(self, target: hardware.Hardware, program: str, mesh=None, slots: int = 0):
-        """One compile, told while it runs."""
+        """One compile, told before it runs; nothing is told of one that is kept."""
         mesh = mesh or self.mesh
         sizes = " ".join(f"{axis}={size}" for axis, size in vars(mesh).items() if size != 1)
-        told = f"{program}{f' with {slots} slots' if slots else ''} for {target.name}, mesh {sizes}"
-        print(f"compiling {told or 'of one device'}", file=sys.stderr, flush=True)
+        told = f"{program}{f' with {slots} slots' if slots else ''} for {target.name}"
+        told += f", mesh {sizes}" if sizes else ", one device"
+
+        def tell():
+            print(f"compiling {told}", file=sys.stderr, flush=True)
+
         return compiles.compile_program(
-            self.folder / "compiles", self.config, self.cfg, target, program, mesh, slots
+            self.folder / "compiles", self.config, self.cfg, target, program, mesh, slots, tell
         )
 
     def search(self, largest: hardware.Hardware) -> hardware.Hardware:
@@ -119,21 +123,26 @@ class _Planner:
                 + self._reasons(sizes)
             )
         target, fitting = found
-
-        def time(entry):
-            return entry[1]["times"]["bound"], entry[1]["times"]["serial"]
-
-        self.mesh = min(fitting, key=time)[0]
+        self.mesh = search.best(fitting)
         return target
 
     def _reasons(self, sizes: list[hardware.Hardware]) -> str:
-        """Why nothing was found: the last compile's complaint, or that none was worth one."""
+        """Why nothing was found: the last compile's complaint, and what was not worth one."""
+        tried = {entry["hardware"] for entry in self.searched}
+        untried = [size.name for size in sizes if size.name not in tried]
+        why = ""
         if self.searched:
             last = self.searched[-1]
-            return f"; on {last['hardware']} the last one {last['complaint']['text']}"
-        return (
-            f": on none of {', '.join(size.name for size in sizes)} do weights and optimizer fit, "
-            "or sizes divide. Name larger hardware, or change the batch or grad_accum."
+            sizes_of = [f"{axis} {size}" for axis, size in last["mesh"].items() if size != 1]
+            mesh = " x ".join(sizes_of) or "one device"
+            why += f"; on {last['hardware']} the last one ({mesh}): {last['complaint']['text'].rstrip('.')}"
+        if untried:
+            why += (
+                f"; on {', '.join(untried)} weights, optimizer and layers' inputs are too large in "
+                "every mesh that divides the batch and the model"
+            )
+        return why + (
+            ". Name larger hardware, or change the batch, train.grad_accum, seq_len or remat."
         )
 
     def slots(self, target: hardware.Hardware, first: dict[str, Any]) -> dict[str, Any] | None:

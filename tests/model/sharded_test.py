@@ -102,12 +102,13 @@ def test_weights_are_split_and_not_copied():
 
 
 def test_a_mesh_that_does_not_divide_the_model_is_refused_with_every_reason():
-    cfg = dataclasses.replace(FULL, num_kv_heads=1, mlp_dim=31, embed_dim=18)
+    cfg = dataclasses.replace(FULL, num_kv_heads=1, mlp_dim=31, embed_dim=18, vocab_size=49153)
     with jax.set_mesh(_mesh(1, 4, 2)), pytest.raises(ValueError) as caught:
         transformer.init_params(cfg, jax.random.key(0))
     assert str(caught.value) == (
         "num_kv_heads=1 must be a multiple of mesh tensor=2; mlp_dim=31 must be a multiple of mesh "
-        "tensor=2; embed_dim=18 must be a multiple of mesh fsdp=4. "
+        "tensor=2; vocab_size=49153 must be a multiple of mesh tensor=2; "
+        "embed_dim=18 must be a multiple of mesh fsdp=4. "
         "Choose a mesh whose axes divide these sizes."
     )
     transformer.abstract_params(cfg)  # Without a mesh nothing has to divide.

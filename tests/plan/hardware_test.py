@@ -54,6 +54,19 @@ def test_every_chip_has_a_peak_and_memory():
         assert chip.hbm_bandwidth > chip.link > chip.network
 
 
+@pytest.mark.parametrize(
+    ("model", "chip_tflops", "chip_gib"),
+    [  # Of a whole chip, as its vendor tells them: cloud.google.com/tpu/docs, NVIDIA's data sheets.
+        ("v5e", 197, 16), ("v6e", 918, 32), ("v5p", 459, 95.74), ("tpu7x", 2307, 192),
+        ("h100", 989, 80), ("h200", 989, 141), ("b200", 2250, 180),
+    ],
+)  # fmt: skip
+def test_a_chips_devices_share_its_peak_and_memory(model, chip_tflops, chip_gib):
+    chip = hardware.CHIPS[model]
+    assert chip.peak * chip.devices == pytest.approx(chip_tflops * 1e12)
+    assert chip.hbm * chip.devices / hardware.GIB == pytest.approx(chip_gib, rel=0.08)
+
+
 def test_smaller_hardware_comes_smallest_first_and_ends_with_the_largest():
     names = [one.name for one in hardware.up_to(hardware.parse("v5p-64"))]
     assert names == ["v5p-8", "v5p-16", "v5p-32", "v5p-64"]

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jssd.plan import hlo
+from jssd.plan import hlo, hlo_text
 
 MESH = {"data": 2, "fsdp": 4}
 TURNS, WIDTH = 5, 64
@@ -116,9 +116,11 @@ def test_every_notation_of_groups(text, groups):
 
 
 def test_bytes_of_types():
-    assert hlo.num_bytes("bf16[2,3]{1,0:T(8,128)(2,1)}") == 12
-    assert hlo.num_bytes("(f32[4]{0}, /*index=1*/s32[], pred[8])") == 28
-    assert hlo.num_bytes("s4[6]") == 3
+    assert hlo_text.arrays("bf16[2,3]{1,0:T(8,128)(2,1)}") == [("bf16", 12)]
+    assert hlo_text.arrays("(f32[4]{0}, /*index=1*/s32[], pred[8])") == [
+        ("f32", 16), ("s32", 4), ("pred", 8),
+    ]  # fmt: skip
+    assert hlo_text.arrays("s4[6]") == [("s4", 3)]
 
 
 def test_axes_of_groups_in_a_mesh_of_five():
@@ -142,3 +144,57 @@ frontend_attributes={_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer
     assert one.kind == "all-reduce" and one.bytes == 4 * 8 * 4
     assert one.groups == ((0, 4), (1, 5), (2, 6), (3, 7))
     assert hlo.varying_axes(one.groups, MESH) == ("data",)
+
+
+# Of libtpu 0.0.42 for TPU7x, shortened: sums and scatters run on the SparseCore, beside the rest.
+SPARSE_CORE = """
+%called_computation.6 (param_0.1: bf16[9728,2560], param_1.2: token[]) -> bf16[9728,2560] {
+  %param_1.2 = token[] parameter(1)
+  %param_0.1 = bf16[9728,2560]{1,0:T(8,128)(2,1)} parameter(0), backend_config={"flag_configs":[]}
+  ROOT %all-reduce.79 = bf16[9728,2560]{1,0:T(8,128)(2,1)} all-reduce(%param_0.1), channel_id=1, \
+replica_groups={{0,1,2,3},{4,5,6,7}}, use_global_device_ids=true, to_apply=%add.clone
+}, execution_thread="sparsecore"
+
+%body.1 (wide.param.1: (s32[], bf16[9728,2560])) -> (s32[], bf16[9728,2560]) {
+  %wide.param.1 = (s32[]{:T(128)}, bf16[9728,2560]{1,0:T(8,128)(2,1)}) parameter(0)
+  %one = s32[]{:T(128)} constant(1)
+  %get-tuple-element.1 = s32[]{:T(128)} get-tuple-element(%wide.param.1), index=0
+  %get-tuple-element.2 = bf16[9728,2560]{1,0:T(8,128)(2,1)} \
+get-tuple-element(%wide.param.1), index=1
+  %prepare_start = s32[]{:S(2)} custom-call(), custom_call_target="PrepareAsyncCallStart"
+  %prepare_done = token[] custom-call(%prepare_start), custom_call_target="PrepareAsyncCallDone"
+  %all-reduce.88.cloned.1.call-start = ((bf16[9728,2560]{1,0:T(8,128)(2,1)}, token[]), \
+bf16[9728,2560]{1,0:T(8,128)(2,1)}) call-start(%get-tuple-element.2, %prepare_done), \
+async_execution_thread="sparsecore", to_apply=%called_computation.6, \
+metadata={op_name="jit(add)/mlp/dot_general" stack_frame_id=7}
+  %all-reduce.88.cloned.1.call-done = bf16[9728,2560]{1,0:T(8,128)(2,1)} \
+call-done(%all-reduce.88.cloned.1.call-start)
+  %add.5 = s32[]{:T(128)} add(%get-tuple-element.1, %one)
+  ROOT %tuple.9 = (s32[]{:T(128)}, bf16[9728,2560]{1,0:T(8,128)(2,1)}) \
+tuple(%add.5, %all-reduce.88.cloned.1.call-done)
+}
+
+%condition.1 (wide.param.2: (s32[], bf16[9728,2560])) -> pred[] {
+  %wide.param.2 = (s32[]{:T(128)}, bf16[9728,2560]{1,0:T(8,128)(2,1)}) parameter(0)
+  %constant.36 = s32[]{:T(128)} constant(36)
+  %get-tuple-element.3 = s32[]{:T(128)} get-tuple-element(%wide.param.2), index=0
+  ROOT %lt.1 = pred[]{:T(512)} compare(%get-tuple-element.3, %constant.36), direction=LT
+}
+
+ENTRY %main (x: bf16[9728,2560]) -> (s32[], bf16[9728,2560]) {
+  %x = bf16[9728,2560]{1,0:T(8,128)(2,1)} parameter(0)
+  %zero = s32[]{:T(128)} constant(0)
+  %tuple.1 = (s32[]{:T(128)}, bf16[9728,2560]{1,0:T(8,128)(2,1)}) tuple(%zero, %x)
+  ROOT %while.1 = (s32[]{:T(128)}, bf16[9728,2560]{1,0:T(8,128)(2,1)}) while(%tuple.1), \
+condition=%condition.1, body=%body.1
+}
+"""
+
+
+def test_what_a_sparse_core_sums_is_counted_once_a_turn():
+    program = hlo.Program(SPARSE_CORE, 8)
+    [one] = program.collectives()
+    assert (one.kind, one.times, program.untold) == ("all-reduce", 36, [])
+    assert one.bytes == 2 * 9728 * 2560 * 2 * 3 / 4
+    assert one.where == "jit(add)/mlp/dot_general"
+    assert hlo.varying_axes(one.groups, MESH) == ("fsdp",)

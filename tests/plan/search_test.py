@@ -90,6 +90,16 @@ def test_the_search_stops_at_the_smallest_and_skips_what_is_larger_than_what_fai
     assert least == sorted(least, reverse=True) and len(set(least)) == len(least)
 
 
+def test_of_meshes_alike_in_their_bound_the_best_needs_no_overlap():
+    times = lambda bound, serial: {"times": {"bound": bound, "serial": serial}}
+    fitting = [
+        (MeshConfig(tensor=4), times(1.00, 1.30)),
+        (MeshConfig(fsdp=4), times(1.02, 1.10)),
+        (MeshConfig(data=4), times(1.20, 1.00)),  # Bound by something else, and slower for it.
+    ]
+    assert search.best(fitting) == MeshConfig(fsdp=4)
+
+
 def test_nothing_fits(config, cfg):
     refuse = lambda target, mesh: {"complaint": {"kind": "memory", "text": ""}}
     assert search.smallest(config, cfg, [hardware.parse("v5p-8")], refuse) is None

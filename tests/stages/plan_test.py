@@ -212,6 +212,25 @@ def test_a_tpu_plan_that_does_not_fit_is_readable(config, tmp_path):
 
 
 @needs_tpu
+def test_a_search_with_a_real_compiler(config, tmp_path, capsys):
+    config.plan.programs, config.plan.search, config.plan.tries = ("train",), True, 1
+    config.train.remat, config.train.seq_len = "none", 1024
+    config.train.global_batch_size = 512  # 26 GiB of activations in all.
+    config.hardware = "v5e-8"
+    made = plan.run(config, tmp_path)
+    assert made["hardware"] == "v5e-4" and made["fits"]
+    assert [one["hardware"] for one in made["search"]] == ["v5e-1", "v5e-4"]
+    assert made["search"][0]["complaint"]["kind"] == "memory"
+    assert made["mesh"] == made["search"][1]["mesh"]
+    assert capsys.readouterr().err.count("compiling") == 2
+    assert plan.run(config, tmp_path) == made  # Kept, as after a kill.
+    config.hardware = "v5e-1"
+    with pytest.raises(ValueError, match=r"no mesh of v5e-1 up to v5e-1 fits; on v5e-1 .*needs"):
+        plan.run(config, tmp_path)
+    assert "compiling" not in capsys.readouterr().err
+
+
+@needs_tpu
 def test_a_mesh_that_does_not_divide_is_a_complaint(config, tmp_path):
     config.plan.programs = ("train",)
     config.mesh.tensor = 4

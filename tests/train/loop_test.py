@@ -112,7 +112,12 @@ def test_a_step_with_a_new_shape_compiles_and_is_left_out_of_speeds(toy, tmp_pat
     assert [speed is None for speed in speeds] == [True, False, True, False, False, False, False]
 
 
-@pytest.mark.parametrize(("kind", "share"), [("NVIDIA H100 80GB HBM3", 989e12), ("unknown", None)])
+@pytest.mark.parametrize(
+    ("kind", "share"),
+    # A TPU7x chip of 2,307 TFLOP/s is two devices, of which each does half of the chip's work: the
+    # share of a device's peak is that of the chip's.
+    [("NVIDIA H100 80GB HBM3", 989e12), ("TPU7x", 2307e12 / 2), ("unknown", None)],
+)
 def test_mfu_is_a_share_of_the_vendors_peak(toy, monkeypatch, kind, share):
     class Device:
         device_kind = kind
