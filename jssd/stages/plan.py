@@ -135,7 +135,8 @@ class _Planner:
             last = self.searched[-1]
             sizes_of = [f"{axis} {size}" for axis, size in last["mesh"].items() if size != 1]
             mesh = " x ".join(sizes_of) or "one device"
-            why += f"; on {last['hardware']} the last one ({mesh}): {last['complaint']['text'].rstrip('.')}"
+            told = last["complaint"]["text"].rstrip(".")
+            why += f"; on {last['hardware']} the last one ({mesh}): {told}"
         if untried:
             why += (
                 f"; on {', '.join(untried)} weights, optimizer and layers' inputs are too large in "
