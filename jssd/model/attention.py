@@ -24,7 +24,7 @@ from jssd.model import blockwise, layers
 from jssd.sharding import balanced_order, gather, over, shards
 
 DENSE_LEN = 512
-DENSE_LEN_CPU = 128  # Passing over blocks without a common segment pays there from short rows on.
+DENSE_LEN_CPU = 128  # One block of `blockwise`, which has none to pass over.
 _LANES = 128  # The splash kernel works on blocks of multiples of this.
 _SPLASH_BLOCK = 1024
 

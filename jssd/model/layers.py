@@ -143,7 +143,7 @@ def project(x: jax.Array, weight: jax.Array, einsum: str, bias: jax.Array | None
     """`x` times `weight` in the dtype of `x`, plus `bias`. Remat policies know it as "product".
 
     The tokens BT of `einsum` are one axis M here: the gradient of the weight then sums over one
-    axis, for which XLA:CPU need not transpose both sides first.
+    axis, for which XLA:CPU makes no transposed copy of `y`'s.
     """
     y = jnp.einsum(einsum.replace("BT", "M"), x.reshape(-1, *x.shape[2:]), weight)
     y = y.reshape(*x.shape[:2], *y.shape[1:])
