@@ -2,7 +2,7 @@
 
 | kind        | where it is the choice of "auto"                     | needs                       |
 |-------------|------------------------------------------------------|-----------------------------|
-| `dense`     | rows of up to 512 tokens, on any device              | room for all scores at once |
+| `dense`     | rows of up to 512 tokens; of up to 128 on a CPU      | room for all scores at once |
 | `blockwise` | longer rows on a CPU; on a GPU packed or split rows  | nothing                     |
 | `splash`    | longer rows on a TPU, heads of 128 (kernel of JAX)   | rows a multiple of 128      |
 | `cudnn`     | longer rows on a GPU, one sample on each             | bfloat16, cuDNN 9, no split |
@@ -24,6 +24,7 @@ from jssd.model import blockwise, layers
 from jssd.sharding import balanced_order, gather, over, shards
 
 DENSE_LEN = 512
+DENSE_LEN_CPU = 128  # One block of `blockwise`, which has none to pass over.
 _LANES = 128  # The splash kernel works on blocks of multiples of this.
 _SPLASH_BLOCK = 1024
 
@@ -65,7 +66,7 @@ def choose(
         ],
     }
     if kind == "auto":
-        if length <= DENSE_LEN:
+        if length <= (DENSE_LEN_CPU if platform == "cpu" else DENSE_LEN):
             return "dense"
         able = [name for name in ("splash", "cudnn") if all(ok for ok, _ in needs[name])]
         return able[0] if able else "blockwise"

@@ -33,12 +33,16 @@ def _constant(value: float, shape: tuple[int, ...], *axes: str) -> nnx.Param:
 
 
 def _gathered(weight: nnx.Param, dtype) -> jax.Array:
-    """The weight in `dtype`, whole along its embed axis. Remat policies know it as "weight"."""
-    value = weight[...].astype(dtype)
+    """The weight in `dtype`, whole along its embed axis.
+
+    Remat policies know it as "weight" unless it is the stored array itself.
+    """
+    stored = weight[...]
+    value = stored.astype(dtype)
     for axis in ("embed", "expert_embed"):
         if axis in weight.axes:
             value = gather(value, weight.axes.index(axis), axis)
-    return checkpoint_name(value, "weight")
+    return value if value is stored else checkpoint_name(value, "weight")
 
 
 class Attention(nnx.Module):

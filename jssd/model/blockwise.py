@@ -22,6 +22,11 @@ QUERIES = 128
 KEYS = 512
 
 
+def key_block(length: int) -> int:
+    """Keys of a block in rows of `length`: fewer in short ones, where one block skips nothing."""
+    return KEYS if length > KEYS else min(QUERIES, length)
+
+
 def attend(
     q_BTNH: jax.Array,
     k_BSKH: jax.Array,
@@ -41,7 +46,7 @@ def attend(
       row_T: int32. A query sees the keys at places up to its own.
     """
     T, S = q_BTNH.shape[1], k_BSKH.shape[1]
-    queries, keys = min(QUERIES, T), min(KEYS, S)
+    queries, keys = min(QUERIES, T), key_block(S)
     pad = lambda x, size, axis: jnp.pad(
         x, [(0, -x.shape[axis] % size if number == axis else 0) for number in range(x.ndim)]
     )

@@ -140,8 +140,13 @@ def attend_pages(
 
 
 def project(x: jax.Array, weight: jax.Array, einsum: str, bias: jax.Array | None) -> jax.Array:
-    """`x` times `weight` in the dtype of `x`, plus `bias`. Remat policies know it as "product"."""
-    y = jnp.einsum(einsum, x, weight)
+    """`x` times `weight` in the dtype of `x`, plus `bias`. Remat policies know it as "product".
+
+    The tokens BT of `einsum` are one axis M here: the gradient of the weight then sums over one
+    axis, for which XLA:CPU makes no transposed copy of `y`'s.
+    """
+    y = jnp.einsum(einsum.replace("BT", "M"), x.reshape(-1, *x.shape[2:]), weight)
+    y = y.reshape(*x.shape[:2], *y.shape[1:])
     return checkpoint_name(y if bias is None else y + bias.astype(x.dtype), "product")
 
 

@@ -247,7 +247,10 @@ def _forward(params, tokens_BT, positions_BT, segment_ids_BT, *, cfg, dtype, rem
         x_BTD, _, load = run_block(cfg, weights, x_BTD, angles, attend, real_BT)
         return x_BTD, load
 
-    body = jax.checkpoint(body, prevent_cse=False, policy=_remat_policy(remat))
+    # Where nothing is made of the stored weights, nothing has to be left out. Without a checkpoint
+    # their slices are not copied either, nor is what is kept rounded once more on its way.
+    if remat != "none" or spec() is not None or dtype != params["embed"].dtype:
+        body = jax.checkpoint(body, prevent_cse=False, policy=_remat_policy(remat))
     x_BTD = embed(params, tokens_BT, dtype)
     x_BTD, loads = jax.lax.scan(body, x_BTD, params["blocks"], unroll=unroll)
     x_BTD = layers.rms_norm(x_BTD, params["final_norm"], cfg.norm_eps)

@@ -99,7 +99,7 @@ def train(config: Config, cfg: ModelConfig, devices: list) -> Program:
             "visits": _visits(cfg, mesh, tokens // shards, devices[0].platform),
             "rounds": 1,
             "pairs": 1,
-            "blocks": -(-config.train.seq_len // blockwise.KEYS // 2),
+            "blocks": -(-config.train.seq_len // blockwise.key_block(config.train.seq_len) // 2),
         },
         traced=traced,
         plain=plain,

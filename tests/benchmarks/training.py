@@ -424,10 +424,12 @@ def main(_) -> None:
             sides = [*ours, peer]
             answers: dict[str, list[dict]] = {side.name: [] for side in sides}
             machine = []
-            for _ in range(_ROUNDS.value):
+            for number in range(1, _ROUNDS.value + 1):
                 machine.append(_matmul_rate())
                 for side in sides:
                     answers[side.name].append(side.ask())
+                now = (f"{key} {tokens / each[-1]['seconds']:.0f}" for key, each in answers.items())
+                print(f"  round {number}: {', '.join(now)}", flush=True)
             machine_rate = statistics.median(machine)
             rates = {key: [tokens / x["seconds"] for x in each] for key, each in answers.items()}
             best = [max(each) for each in zip(*(rates[side.name] for side in ours))]

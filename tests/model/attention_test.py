@@ -25,9 +25,10 @@ def _choose(**changes):
     ("changes", "wanted"),
     [
         ({}, "blockwise"),
-        ({"length": 512}, "dense"),
-        ({"length": 513}, "blockwise"),
+        ({"length": 128}, "dense"),
+        ({"length": 129}, "blockwise"),
         ({"length": 512, "platform": "tpu"}, "dense"),
+        ({"length": 513, "platform": "gpu"}, "blockwise"),
         ({"platform": "tpu"}, "splash"),
         ({"platform": "tpu", "dtype": jnp.float32}, "splash"),
         ({"platform": "tpu", "context": 8}, "splash"),
@@ -135,7 +136,7 @@ def _assert_close(ours, wanted, tolerance):
 
 
 @pytest.mark.parametrize(
-    ("queries", "keys", "groups"), [(8, 8, 2), (8, 16, 4), (16, 4, 1), (64, 64, 2)]
+    ("queries", "keys", "groups"), [(8, 8, 2), (8, 16, 4), (16, 4, 1), (64, 64, 2), (8, 512, 2)]
 )
 def test_block_by_block_is_the_dense_attention(monkeypatch, queries, keys, groups):
     monkeypatch.setattr(blockwise, "QUERIES", queries)
