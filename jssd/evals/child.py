@@ -48,8 +48,15 @@ class Child:
     """A running process with three pipes. Use as a context manager: leaving kills its group."""
 
     def __init__(
-        self, command: list[str], *, cwd: str, env: dict[str, str], uid: int | None = None
+        self,
+        command: list[str],
+        *,
+        cwd: str,
+        env: dict[str, str],
+        uid: int | None = None,
+        output_limit: int = OUTPUT_LIMIT,
     ):
+        self._output_limit = output_limit
         # No preexec_fn: it can deadlock in a process with threads, and JAX has many.
         self._process = subprocess.Popen(
             command,
@@ -199,6 +206,6 @@ class Child:
         else:
             self._err_tail = (self._err_tail + chunk)[-_TAIL:]
             self._err_size += len(chunk)
-        if max(len(self._out), self._err_size) > OUTPUT_LIMIT:
-            raise Failure("output_limit", f"wrote more than {OUTPUT_LIMIT} bytes")
+        if max(len(self._out), self._err_size) > self._output_limit:
+            raise Failure("output_limit", f"wrote more than {self._output_limit} bytes")
         return True

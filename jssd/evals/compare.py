@@ -1,9 +1,12 @@
 """When an answer counts as equal to the expected one: rules for values and for printed text."""
 
+import ast
 import json
 import math
 from decimal import Decimal
 from typing import Any
+
+from jssd.evals import plain
 
 # Sums taken in another order differ by a few units in the last place, real mistakes by more.
 REL_TOL = 1e-9
@@ -32,6 +35,37 @@ def same_value(expected: Any, actual: Any) -> bool:
     return type(expected) is type(actual) and expected == actual
 
 
+def same_result(expected: Any, actual: Any, values: str) -> bool:
+    """Whether a function returned what it must, by one of the rules of `Protocol.values`.
+
+    `expected` is a plain value. `actual` is what came out of the sandbox: the JSON form of
+    `plain.encode` or, by rule "text", the text that the result prints as, an outermost tuple as a
+    list. "text" is the reference harness's rule: 3 and "3", 1 and 1.0 are the same to it; 0.3 and
+    0.1 + 0.2, or the lists [1] and [1.0], are not. "loose" is `same_value` but for tuples, which
+    count as lists at every depth.
+    """
+    if values == "text":
+        text = expected if isinstance(expected, str) else str(expected)
+        return isinstance(actual, str) and same_output(text, actual)
+    form = plain.encode(expected)
+    if values == "loose":
+        form, actual = _without_tuples(form), _without_tuples(actual)
+    return same_value(form, actual)
+
+
+def same_answer(expected: str, actual: str, rule: str) -> bool:
+    """Whether a short answer is right: "integer" compares two texts of digits as numbers, "literal"
+    two Python literals by `same_value`. An answer that is neither is wrong.
+    """
+    try:
+        if rule == "integer":
+            return int(expected) == int(actual)
+        want, got = ast.literal_eval(expected), ast.literal_eval(actual)
+        return same_value(plain.encode(want), plain.encode(got))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return False
+
+
 def same_output(expected: str, actual: str) -> bool:
     """Whether printed text is right, by the rule of the reference harness (paper, protocol).
 
@@ -43,6 +77,16 @@ def same_output(expected: str, actual: str) -> bool:
     return len(expected_lines) == len(actual_lines) and all(
         map(_same_line, expected_lines, actual_lines)
     )
+
+
+def _without_tuples(data: Any) -> Any:
+    """The same JSON form with lists in place of tuples."""
+    if isinstance(data, list):
+        return [_without_tuples(member) for member in data]
+    if isinstance(data, dict):
+        inner = {tag: _without_tuples(body) for tag, body in data.items()}
+        return inner["tuple"] if list(inner) == ["tuple"] else inner
+    return data
 
 
 def _same_line(expected: str, actual: str) -> bool:

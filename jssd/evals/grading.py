@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 
 from jssd.evals import compare, plain
 from jssd.evals.benchmarks import CallTest, StdinTest, Task
-from jssd.evals.child import PYTHON_FLAGS, Child, Failure, joined_text
-from jssd.evals.extract import extract_code
+from jssd.evals.child import OUTPUT_LIMIT, PYTHON_FLAGS, Child, Failure, joined_text
+from jssd.evals.extract import extract_answer, extract_code
 from jssd.evals.inside import READY
+from jssd.evals.protocol import Protocol
 from jssd.evals.sandbox import START_SECONDS, Sandbox
 
 VERDICTS = (
@@ -28,7 +29,7 @@ VERDICTS = (
     "memory",
     "output_limit",
     "bad_output",  # Returned something other than plain data.
-    "no_code",  # The answer holds no fenced block.
+    "no_code",  # The answer holds no fenced block, or whatever its benchmark asks for.
 )
 _CHILD_MAY_SAY = ("runtime_error", "memory", "bad_output")
 
@@ -50,17 +51,16 @@ def grade_many(
     tasks: Sequence[Task],
     completions: Sequence[str],
     *,
-    rule: str = "last_fence",
+    protocol: Protocol | None = None,
     sandbox: Sandbox,
     workers: int,
-    timeout: float,
     memory_mb: int,
     on_done: Callable[[int], None] | None = None,
 ) -> list[Grade]:
     """The grade of each completion for the task at the same place, in that order.
 
-    `workers` programs run at once. Equal programs for one task are run once and share their grade.
-    `on_done` gets the number of completions graded so far, from the calling thread.
+    `protocol` has the rules; by default this project's own. `workers` programs run at once. Equal
+    programs for one task are run once and share their grade. `on_done` gets the number of completions graded so far, from the calling thread.
 
     Raises ValueError for sequences of unequal length, and RuntimeError when the sandbox breaks
     down, which no completion is to blame for.
@@ -70,15 +70,14 @@ def grade_many(
             f"{len(tasks)} tasks and {len(completions)} completions must be equally many: "
             "give the task of each completion."
         )
+    protocol = protocol or Protocol()
     places: dict[tuple[int, str | None], list[int]] = {}
     for place, (task, completion) in enumerate(zip(tasks, completions, strict=True)):
-        places.setdefault((id(task), extract_code(completion, task.entry_point, rule)), []).append(
-            place
-        )
+        places.setdefault((id(task), read_answer(task, completion, protocol)), []).append(place)
     grades: list[Grade | None] = [None] * len(tasks)
     num_done = 0
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        limits = {"sandbox": sandbox, "timeout": timeout, "memory_mb": memory_mb}
+        limits = {"protocol": protocol, "sandbox": sandbox, "memory_mb": memory_mb}
         waiting = {
             pool.submit(grade_program, tasks[where[0]], code, **limits): where
             for (_, code), where in places.items()
@@ -96,27 +95,59 @@ def grade_many(
     return [grade for grade in grades if grade is not None]
 
 
-def grade_program(
-    task: Task, code: str | None, *, sandbox: Sandbox, timeout: float, memory_mb: int
-) -> Grade:
-    """The grade of one program; None stands for an answer without one.
+def read_answer(task: Task, completion: str, protocol: Protocol) -> str | None:
+    """The part of a completion that is graded: a program, or the short answer that the task asks
+    for; None where there is none."""
+    if task.answer_rule:
+        return extract_answer(completion, task.answer_rule)
+    return extract_code(completion, task.entry_point, protocol.extraction)
 
-    `timeout` is in seconds of wall clock for all tests together, from the program's first line on.
-    Testing stops at the first failure.
+
+def grade_program(
+    task: Task,
+    code: str | None,
+    *,
+    protocol: Protocol | None = None,
+    sandbox: Sandbox,
+    memory_mb: int,
+) -> Grade:
+    """The grade of one program or short answer; None stands for a completion without one.
+
+    The time that `protocol` gives is wall clock from the program's first line on. Testing stops at
+    the first failure.
     """
+    protocol = protocol or Protocol()
     if code is None:
-        return Grade("no_code", "no fenced block in the answer", 0.0)
-    start = functools.partial(sandbox.start, code, timeout=timeout, memory_mb=memory_mb)
+        wanted = (
+            "answer in the form asked for" if task.answer_rule else "fenced block in the answer"
+        )
+        return Grade("no_code", f"no {wanted}", 0.0)
+    if task.unpassable:
+        return Grade("wrong_answer", f"no program passes: {task.unpassable}", 0.0)
+    if task.answer_rule in ("integer", "literal"):
+        same = compare.same_answer(task.answer, code, task.answer_rule)
+        shown = " ".join(code.split())[:120]
+        return Grade("passed", "", 0.0) if same else Grade("wrong_answer", f"answered {shown}", 0.0)
+    if task.answer_rule == "call":
+        code = f"{task.answer}\n\n\ndef {task.entry_point}():\n    return {code}\n"
+    clock = _Clock(protocol.budget(len(task.tests)), protocol.seconds_each)
+    start = functools.partial(
+        sandbox.start,
+        code,
+        protocol=protocol,
+        output_limit=_output_limit(task),
+        timeout=protocol.budget(len(task.tests)),
+        memory_mb=memory_mb,
+    )
     if task.entry_point:
         start = functools.partial(
             start, starter_code=task.starter_code, entry_point=task.entry_point
         )
-    clock = _Clock(timeout)
     try:
         if task.check_source:
             _grade_check(task, start, clock)
         elif task.entry_point:
-            _grade_calls(task, start, clock)
+            _grade_calls(task, start, clock, protocol.values)
         else:
             _grade_scripts(task, start, clock)
     except Failure as failure:
@@ -124,17 +155,26 @@ def grade_program(
     return Grade("passed", "", clock.spent())
 
 
+def _output_limit(task: Task) -> int:
+    """Bytes of output that end a program: what is expected, twice over, is always let through."""
+    longest = max(
+        (len(test.stdout) for test in task.tests if isinstance(test, StdinTest)), default=0
+    )
+    return max(OUTPUT_LIMIT, 8 * longest)  # A character has four bytes at most.
+
+
 class _Clock:
     """A time budget that runs only while the program does, not while walls are being built."""
 
-    def __init__(self, budget: float):
+    def __init__(self, budget: float, each: float):
         self._left, self._since = budget, None
-        self._budget = budget
+        self._budget, self._each = budget, each or budget
 
     def run(self) -> float:
-        """Starts the clock; returns the deadline on the monotonic clock."""
+        """Starts the clock, for one test; returns the deadline on the monotonic clock."""
+        self.pause()
         self._since = time.monotonic()
-        return self._since + self._left
+        return self._since + min(self._left, self._each)
 
     def pause(self) -> None:
         if self._since is not None:
@@ -156,16 +196,15 @@ def _grade_scripts(task: Task, start: Callable, clock: _Clock) -> None:
             raise Failure("wrong_answer", f"test {number} of {len(task.tests)}: printed otherwise")
 
 
-def _grade_calls(task: Task, start: Callable, clock: _Clock) -> None:
+def _grade_calls(task: Task, start: Callable, clock: _Clock, values: str) -> None:
     with start() as child:
-        deadline = clock.run()
-        _value(child.read_line(deadline))
+        _value(child.read_line(clock.run()))
         for number, test in enumerate(task.tests, 1):
             assert isinstance(test, CallTest)
             child.send(_line(plain.encode([list(test.args), {}])))
-            value = _value(child.read_line(deadline))
+            value = _value(child.read_line(clock.run()))
             try:
-                same = compare.same_value(plain.encode(test.expected), value)
+                same = compare.same_result(test.expected, value, values)
             except RecursionError as error:
                 raise Failure("bad_output", "nested too deep to compare") from error
             if not same:

@@ -1,46 +1,59 @@
 """What runs inside the sandbox: reads its orders, limits itself, then runs the program under test.
 
-The text of `plain.py` and of this file is handed to a bare interpreter (`child.joined_text`), so it
-imports the standard library only. Orders arrive on standard input: ten digits, the length, and that
-many bytes of JSON. Whatever the program does to this code, it only changes what it hands back: the
-expected results are never here.
+The text of `plain.py`, `released.py` and this file is handed to a bare interpreter
+(`child.joined_text`), so it imports the standard library only. Orders arrive on standard input: ten
+digits, the length, and that many bytes of JSON. Whatever the program does to this code, it only
+changes what it hands back: the expected results are never here.
 """
 
 import builtins
 import contextlib
+import functools
 import json
 import os
 import sys
 import types
 
 from jssd.evals.plain import decode, encode
+from jssd.evals.released import as_function, deliver, text_streams
 
 READY = b"ready\n"  # On standard error before the program starts; from then on its time counts.
 
-# Deep recursion is ordinary in contest answers; the paper's harness raises the limit as well.
+# Deep recursion is ordinary in contest answers; LiveCodeBench's own harness allows it as well.
 RECURSION_LIMIT = 50_000
 
 
 def main() -> None:
     """Runs one program to its end, as a script or as a server of calls."""
     orders = json.loads(_read_exactly(int(_read_exactly(10))))
+    rules = orders["rules"]
     _limit(orders["limits"])
-    sys.setrecursionlimit(RECURSION_LIMIT)
-    builtins.exit = builtins.quit = sys.exit  # `site` would have added them.
-    serve = bool(orders["entry_point"])
-    name = "solution" if serve else "__main__"
-    module = types.ModuleType(name)
-    sys.modules[name] = module
+    if rules["recursion"] == "deep":
+        sys.setrecursionlimit(RECURSION_LIMIT)
+    # `site` would have added them; the paper's evaluator takes them away.
+    builtins.exit = builtins.quit = None if rules["exit"] == "none" else sys.exit
+    if orders["packages"]:
+        sys.path.append(orders["packages"])
     sys.argv = ["solution.py"]
-    exec(compile(orders["preamble"], "preamble.py", "exec"), module.__dict__)
+    serve = bool(orders["entry_point"])
+    namespace = _namespace(orders, "__main__" if not serve and rules["script"] == "main" else "")
     if serve:
-        load_starter(orders["starter_code"], orders["entry_point"], module.__dict__)
         calls, replies = private_channel()
         os.write(2, READY)
-        _serve(orders, module.__dict__, calls, replies)
+        _serve(orders, namespace, calls, replies)
     else:
         os.write(2, READY)
-        _run(orders["source"], module.__dict__)
+        _run(orders["source"], namespace, rules)
+
+
+def _namespace(orders: dict, name: str = "") -> dict:
+    """That of a new module, with what a program may take for granted."""
+    module = types.ModuleType(name or "solution")
+    sys.modules[module.__name__] = module
+    exec(compile(orders["preamble"], "preamble.py", "exec"), module.__dict__)
+    if orders["entry_point"] and not orders["rules"]["leetcode"]:
+        load_starter(orders["starter_code"], orders["entry_point"], module.__dict__)
+    return module.__dict__
 
 
 def load_starter(starter_code: str, entry_point: str, namespace: dict) -> None:
@@ -57,45 +70,77 @@ def load_starter(starter_code: str, entry_point: str, namespace: dict) -> None:
     raise ValueError("the starter code of this task is not Python, even with a body added")
 
 
-def _run(source: str, namespace: dict) -> None:
+def _run(source: str, namespace: dict, rules: dict) -> None:
     """The stdin form: the program owns standard input and output."""
+    printed = None
     try:
-        exec(compile(source, "solution.py", "exec"), namespace)
+        if rules["script"] == "function":
+            exec(as_function(source), namespace)
+            program = namespace["program"]
+        else:
+            program = functools.partial(exec, compile(source, "solution.py", "exec"), namespace)
+        if rules["streams"] == "text":
+            printed = text_streams()
+        program()
+    except SystemExit:
+        if rules["exit"] != "none":
+            raise
     except Exception as error:
         os.write(2, f"\n{describe(error)}\n".encode("utf8", "replace"))
         sys.stdout.flush()
         os._exit(1)
+    if printed is not None:
+        deliver(printed)
 
 
 def _serve(orders: dict, namespace: dict, calls: int, replies: int) -> None:
     """The function form: one line of arguments in, one line of result out, until input ends."""
+    rules = orders["rules"]
     reply = {"value": None}
     try:
-        exec(compile(orders["source"], "solution.py", "exec"), namespace)
-        function = namespace.get(orders["entry_point"])
-        if function is None:
-            raise NameError(f"the answer does not define {orders['entry_point']}")
+        function = _load(orders, namespace)
     except BaseException as error:
         reply = {"fail": _failure(error)}
     with open(replies, "wb", buffering=0) as out, open(calls, "rb") as lines:
         send(out, reply)
         if "fail" in reply:
             os._exit(0)
-        for line in lines:
+        for number, line in enumerate(lines):
             args, kwargs = decode(json.loads(line))
-            send(out, _call(function, args, kwargs))
+            if number and rules["leetcode"]:
+                again = lambda *args: _load(orders, _namespace(orders))(*args)
+                send(out, _call(again, args, kwargs, rules))
+            else:
+                send(out, _call(function, args, kwargs, rules))
     os._exit(0)  # Threads the program left behind must not keep this process.
 
 
-def _call(function, args: list, kwargs: dict) -> dict:
+def _load(orders: dict, namespace: dict):
+    """Runs the program and finds the function that the tests call."""
+    name, source = orders["entry_point"], orders["source"]
+    exec(compile(source, "solution.py", "exec"), namespace)
+    owner = namespace.get("Solution") if orders["rules"]["leetcode"] else None
+    function = getattr(owner(), name, None) if isinstance(owner, type) else namespace.get(name)
+    if function is None:
+        raise NameError(f"the answer does not define {name}")
+    return function
+
+
+def _call(function, args: list, kwargs: dict, rules: dict) -> dict:
     try:
         value = function(*args, **kwargs)
     except BaseException as error:
         return {"fail": _failure(error)}
     try:
-        return {"value": encode(value)}
+        return {"value": _text(value) if rules["values"] == "text" else encode(value)}
     except BaseException as error:
         return {"fail": ["bad_output", describe(error)]}
+
+
+def _text(value) -> str:
+    """What a result prints as, an outermost tuple as a list."""
+    value = list(value) if isinstance(value, tuple) else value
+    return value if isinstance(value, str) else str(value)
 
 
 def _failure(error: BaseException) -> list[str]:

@@ -21,22 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jssd.evals import inside, ways
-from jssd.evals.child import PYTHON_FLAGS, Child, Failure, joined_text
-
-# Imports that every program finds done, as in the paper's harness (there with numpy and pandas too;
-# here the standard library only). Answers to contest problems often leave them out.
-PREAMBLE = """
-import bisect, collections, copy, datetime, functools, heapq, itertools, json, math, operator
-import random, re, string, sys, typing
-from bisect import bisect, bisect_left, bisect_right, insort
-from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
-from functools import cache, cmp_to_key, lru_cache, reduce
-from heapq import heapify, heappop, heappush, heappushpop, heapreplace, nlargest, nsmallest
-from itertools import accumulate, chain, combinations, count, cycle, groupby, islice
-from itertools import permutations, product, repeat, zip_longest
-from math import ceil, comb, factorial, floor, gcd, inf, isqrt, log, log2, pi, sqrt
-from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple, Union
-"""
+from jssd.evals.child import OUTPUT_LIMIT, PYTHON_FLAGS, Child, Failure, joined_text
+from jssd.evals.protocol import PACKAGES_PREAMBLE, PREAMBLES, Protocol
 
 START_SECONDS = 30.0  # For the wall and the interpreter, before the program's own time begins.
 FILE_BYTES = 1 << 20  # Largest file a program may write.
@@ -56,7 +42,9 @@ class Sandbox:
 
     def describe(self) -> str:
         """What is in use and what it does not protect from, in plain words."""
-        return ways.TOLD[self.way]
+        packages = self.interpreter.packages
+        found = f"numpy and pandas in {packages}" if packages else "the standard library only"
+        return f"{ways.TOLD[self.way]} Programs find {found}."
 
     @contextlib.contextmanager
     def start(
@@ -66,6 +54,8 @@ class Sandbox:
         starter_code: str = "",
         entry_point: str = "",
         stdin: bytes = b"",
+        protocol: Protocol | None = None,
+        output_limit: int = OUTPUT_LIMIT,
         timeout: float,
         memory_mb: int,
     ) -> Iterator[Child]:
@@ -73,11 +63,14 @@ class Sandbox:
 
         Without `entry_point` the program is a script that reads `stdin`. With it, the child serves
         calls: it first answers how loading went, then one line for each line sent (see `inside`);
-        imports and helpers of `starter_code` are in place before `source`.
+        imports and helpers of `starter_code` are in place before `source`. `protocol` says by which
+        rules it runs. More than `output_limit` bytes of output end it.
         `timeout` here only bounds the processor time, in seconds; the reader keeps the deadline.
 
         Raises RuntimeError when the sandbox itself does not start.
         """
+        protocol = protocol or Protocol()
+        packages = self.interpreter.packages
         limits = {
             "RLIMIT_AS": memory_mb << 20,
             "RLIMIT_CPU": math.ceil(timeout) + 1,
@@ -94,11 +87,13 @@ class Sandbox:
                 "source": source,
                 "starter_code": starter_code,
                 "entry_point": entry_point,
-                "preamble": PREAMBLE,
+                "preamble": PREAMBLES[protocol.preamble] + (PACKAGES_PREAMBLE if packages else ""),
+                "packages": packages,
+                "rules": protocol.orders(),
                 "limits": limits,
             }
             data = json.dumps(orders).encode()
-            text = joined_text("plain.py", "inside.py", main="main")
+            text = joined_text("plain.py", "released.py", "inside.py", main="main")
             command = ways.command(
                 self.way,
                 self.interpreter,
@@ -113,10 +108,17 @@ class Sandbox:
                 "PYTHONHASHSEED": "0",  # Sets print in the same order every time.
                 "HOME": "/tmp" if walled else folder,
                 "TMPDIR": "/tmp" if walled else folder,
+                "OPENBLAS_NUM_THREADS": "1",  # Each of its threads would count against the limits.
                 _TOKEN: token,
             }
             start_as = uid if self.way == "uid" else None
-            with Child(command, cwd="/" if walled else folder, env=env, uid=start_as) as child:
+            with Child(
+                command,
+                cwd="/" if walled else folder,
+                env=env,
+                uid=start_as,
+                output_limit=output_limit,
+            ) as child:
                 child.send(b"%010d" % len(data) + data)
                 child.send(stdin, last=not entry_point)
                 child.wait_ready(inside.READY, START_SECONDS)

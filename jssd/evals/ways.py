@@ -51,17 +51,40 @@ TOLD = {name: f"{name}: {text} {_SHARED}" for name, text in TOLD.items()}
 
 @dataclasses.dataclass(frozen=True)
 class Interpreter:
-    """A Python to run programs with: its real path, and the folders it needs."""
+    """A Python to run programs with: its real path, and the folders it needs.
+
+    `packages` is a folder of installed packages that programs may import from; "" gives them the
+    standard library only.
+    """
 
     path: str
     prefixes: tuple[str, ...]
     hidden: tuple[str, ...]  # Folders below the visible ones that a program must not read.
+    packages: str = ""
 
 
-def this_interpreter() -> Interpreter:
-    """The interpreter of this process, without its virtual environment and installed packages."""
+def this_interpreter(packages: str = "") -> Interpreter:
+    """The interpreter of this process, without its virtual environment and installed packages.
+
+    `packages` is a folder with numpy and pandas, made by `pip install --target`, which programs may
+    import. Raises FileNotFoundError where it lacks them, ValueError where it may not be shown.
+    """
+    if packages:
+        packages = os.path.realpath(packages)
+        for name in ("numpy", "pandas"):
+            if not os.path.isdir(os.path.join(packages, name)):
+                raise FileNotFoundError(
+                    f"evaluate.packages={packages} holds no {name}. Make it with: pip install "
+                    f"--target={packages} numpy pandas."
+                )
     prefixes = tuple(dict.fromkeys((sys.base_prefix, sys.base_exec_prefix)))
-    return Interpreter(os.path.realpath(sys.executable), prefixes, _hidden(prefixes))
+    hidden = _hidden(prefixes)
+    if any(_inside(packages, folder) for folder in hidden):
+        raise ValueError(
+            f"evaluate.packages={packages} lies in a folder that programs must not read. Give one "
+            "of its own, outside of every Python installation and of this project."
+        )
+    return Interpreter(os.path.realpath(sys.executable), prefixes, hidden, packages)
 
 
 def command(
@@ -169,7 +192,8 @@ def _visible(interpreter: Interpreter) -> tuple[list[str], list[tuple[str, str]]
             links.append((name, os.readlink(name)))
         elif os.path.isdir(name):
             folders.append(name)
-    for prefix in interpreter.prefixes:
+    packages = (interpreter.packages,) if interpreter.packages else ()
+    for prefix in (*interpreter.prefixes, *packages):
         if not any(_inside(prefix, folder) for folder in folders):
             folders.append(prefix)
     return folders, links

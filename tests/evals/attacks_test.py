@@ -10,6 +10,7 @@ import pytest
 
 from jssd.evals import grading
 from jssd.evals.benchmarks import CallTest, StdinTest, Task
+from jssd.evals.protocol import Protocol
 
 # What a program would have to know. Never sent to a sandbox.
 SECRET = "only-the-grader-knows-7319"
@@ -158,7 +159,9 @@ ATTACKS = {
 
 
 def grade(task: Task, program: str, sandbox, timeout: float = 5.0) -> grading.Grade:
-    return grading.grade_program(task, program, sandbox=sandbox, timeout=timeout, memory_mb=400)
+    return grading.grade_program(
+        task, program, sandbox=sandbox, protocol=Protocol(seconds=timeout), memory_mb=400
+    )
 
 
 @pytest.mark.parametrize("name", ATTACKS)

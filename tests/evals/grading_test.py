@@ -6,8 +6,9 @@ import pytest
 
 from jssd.evals import grading
 from jssd.evals.benchmarks import CallTest, StdinTest, Task
+from jssd.evals.protocol import Protocol
 
-LIMITS = {"timeout": 10.0, "memory_mb": 400}
+LIMITS = {"protocol": Protocol(seconds=10.0), "memory_mb": 400}
 
 PAIR = Task(
     id="pair",
@@ -104,7 +105,7 @@ def test_calls_do_not_see_each_others_arguments(sandbox):
 
 def test_time_counts_for_all_tests_together(sandbox):
     task = Task(id="slow", statement="", tests=(StdinTest("", "1"),) * 3)
-    limits = {"timeout": 0.9, "memory_mb": 400, "sandbox": sandbox}
+    limits = {"protocol": Protocol(seconds=0.9), "memory_mb": 400, "sandbox": sandbox}
     slow = "import time\ntime.sleep(0.5)\nprint(1)"
     result = grading.grade_program(task, slow, **limits)
     assert result.verdict == "timeout"
@@ -119,7 +120,7 @@ def test_check_that_never_ends_is_stopped(sandbox):
         entry_point="f",
         check_source="def check(candidate):\n    while candidate(): pass\n    while True: pass\n",
     )
-    limits = {"timeout": 0.5, "memory_mb": 400, "sandbox": sandbox}
+    limits = {"protocol": Protocol(seconds=0.5), "memory_mb": 400, "sandbox": sandbox}
     result = grading.grade_program(task, "def f(): return 0", **limits)
     assert (result.verdict, result.detail) == ("timeout", "checking the results took too long")
 
@@ -160,6 +161,6 @@ def test_unequal_numbers_are_refused(sandbox):
 
 
 def test_broken_sandbox_is_an_error_and_not_a_verdict(sandbox):
-    limits = {"timeout": 5.0, "memory_mb": 8, "sandbox": sandbox, "workers": 2}
+    limits = {"protocol": Protocol(seconds=5.0), "memory_mb": 8, "sandbox": sandbox, "workers": 2}
     with pytest.raises(RuntimeError, match="did not start"):
         grading.grade_many([PAIR] * 3, [fenced(f"x = {n}") for n in range(3)], **limits)

@@ -1,8 +1,12 @@
 """Problems with tests: the record each benchmark is read into, and `load`, which reads one by name.
 
-A task comes in one of two forms. A *function* task has an `entry_point`, and is tested by calls
+A task comes in one of three forms. A *function* task has an `entry_point`, and is tested by calls
 (`CallTest`) or by HumanEval-style `check_source`. A *stdin* task has neither starter code nor entry
-point, and is tested by whole runs (`StdinTest`).
+point, and is tested by whole runs (`StdinTest`). An *answer* task has an `answer_rule` and asks for
+no program but for a number, a literal, or the call that gives a known result.
+
+The protocol of a benchmark is one function, `load(split) -> list[Task]` for those that come with
+us or with a package, `read(rows) -> list[Task]` for those read from files: see `files.py`.
 """
 
 import dataclasses
@@ -52,9 +56,19 @@ class Task:
     entry_point: str = ""  # Function form: the name the tests call. "" is the stdin form.
     check_source: str = ""  # Function form: defines `check(candidate)`; used instead of `tests`.
     reference: str = ""  # A full program that passes, for tests of the benchmark itself.
+    group: str = ""  # What scores are split by besides, e.g. the difficulty.
+    unpassable: str = ""  # Why no program passes by the rules in force; "" where one can.
+    # Answer form: "integer" or "literal" (the answer is compared with `answer`), or "call" (the
+    # answer calls a function of the program `answer`, and `tests` holds what must come out).
+    answer_rule: str = ""
+    answer: str = ""
 
     def __post_init__(self) -> None:
         where = f"task {self.id!r}:"
+        if self.answer_rule in ("integer", "literal"):
+            if not self.answer or self.tests or self.check_source or self.entry_point:
+                raise ValueError(f"{where} an answer task has an answer, and no tests or code.")
+            return
         if bool(self.tests) == bool(self.check_source):
             raise ValueError(f"{where} give exactly one of tests and check_source.")
         wanted = CallTest if self.entry_point else StdinTest

