@@ -72,7 +72,7 @@ def load_starter(starter_code: str, entry_point: str, namespace: dict) -> None:
 
 def _run(source: str, namespace: dict, rules: dict) -> None:
     """The stdin form: the program owns standard input and output."""
-    printed = None
+    printed = status = None
     try:
         if rules["script"] == "function":
             exec(as_function(source), namespace)
@@ -82,15 +82,16 @@ def _run(source: str, namespace: dict, rules: dict) -> None:
         if rules["streams"] == "text":
             printed = text_streams()
         program()
-    except SystemExit:
-        if rules["exit"] != "none":
-            raise
+    except SystemExit as end:
+        status = end
     except Exception as error:
         os.write(2, f"\n{describe(error)}\n".encode("utf8", "replace"))
         sys.stdout.flush()
         os._exit(1)
     if printed is not None:
         deliver(printed)
+    if status is not None and rules["exit"] != "none":
+        raise status
 
 
 def _serve(orders: dict, namespace: dict, calls: int, replies: int) -> None:
