@@ -29,8 +29,10 @@ v5e has no ragged all-to-all; there each pair of devices exchanges blocks of one
 
 Not published, and so our choice: masking of prompt tokens (masked here), packing (off: one sample
 a row is the likely reading), Adam's eps and clipping, training precision, which checkpoint was
-scored, the system turn's words, the rule for single-line stubs. LiveCodeBench is not a benchmark
-here yet: HumanEval and our own tasks are scored instead, so expect other numbers. Paper and
+scored, the system turn's words, the rule for single-line stubs. Scored are LiveCodeBench v6 and v5,
+whose files are downloaded, or found where --config.evaluate.livecodebench.path says, and graded by
+the rules of the released evaluator (docs/evaluation.md); give it numpy with evaluate.packages, as
+the release has it. Its prompt is template apple_eval; the paper's words are those here. Paper and
 released code disagree on the token limit (128K, 65,536); with rows of 65,536 tokens, 61,440 are
 left for the answer.
 """
@@ -41,6 +43,7 @@ from jssd.config import (
     DecodeConfig,
     EvalConfig,
     ExportConfig,
+    LiveCodeBenchConfig,
     MeshConfig,
     ModelSource,
     PromptsConfig,
@@ -77,7 +80,10 @@ def get_config(variant: str = "") -> Config:
             save_every=250,
         ),
         evaluate=EvalConfig(
-            benchmarks=("humaneval", "tasks"),
+            benchmarks=("livecodebench_v6", "livecodebench_v5"),
+            livecodebench=LiveCodeBenchConfig(path="hf:livecodebench/code_generation_lite"),
+            memory_mb=4096,
+            workers=16,
             decodes=[
                 DecodeConfig(name="base", temperature=0.7, top_k=20, top_p=0.8),
                 DecodeConfig(name="ssd", temperature=0.9, top_k=20, top_p=0.8),

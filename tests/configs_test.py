@@ -18,12 +18,13 @@ from jssd import presets
 from jssd.config import STAGES, Config, to_dict
 from jssd.data import templates
 from jssd.evals import benchmarks
+from jssd.evals.benchmarks import catalogue
 from jssd.rules import validate
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))
 GOLDEN = ROOT / "tests" / "golden" / "configs"
-TEXTS = ("README.md", "CONTRIBUTING.md", "third_party/README.md")
+TEXTS = ("README.md", "CONTRIBUTING.md", "docs/evaluation.md", "third_party/README.md")
 
 
 def load(path, variant=""):
@@ -56,7 +57,7 @@ def test_config_is_valid_in_every_variant(path, variant):
     validate(config)
     assert config.name == path.stem + (f"-{variant}" if variant else "")
     assert config.evaluate.base_decode and config.evaluate.student_decode
-    assert set(config.evaluate.benchmarks) <= set(benchmarks.SPLITS)
+    assert set(config.evaluate.benchmarks) <= {*benchmarks.SPLITS, *catalogue.LIVECODEBENCH}
     for name in (config.prompts.template, config.evaluate.template):
         assert config.prompts.repeat <= len(templates.get(name).stdin)
 
