@@ -120,6 +120,8 @@ def _bwrap(interpreter: Interpreter, inner: Sequence[str], uid: int | None) -> l
     folders, links = _visible(interpreter)
     line = ["bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     line += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    # First, or it would cover a folder of packages that lies below /tmp.
+    line += ["--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp"]
     for folder in folders:
         # bubblewrap copies the rights of the outer parents, and /root is shut for other users.
         for parent in reversed(Path(folder).parents[:-1]):
@@ -133,7 +135,6 @@ def _bwrap(interpreter: Interpreter, inner: Sequence[str], uid: int | None) -> l
     for device in ("null", "urandom"):
         line += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
     line += ["--proc", "/proc", "--symlink", "/proc/self/fd/0", "/dev/stdin"]
-    line += ["--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp"]
     if uid is None:
         return [*line, *inner]
     for capability in ("SETUID", "SETGID", "SETPCAP"):

@@ -228,6 +228,19 @@ def test_apple_user_wraps_the_same_text_as_apple_raw(tokenizer, problem):
     assert problem.statement in raw and problem.starter_code.strip() in raw
 
 
+def test_released_evaluators_layout(tokenizer):
+    stdin = prompts.Problem("p", "Print it.")
+    text = prompts.render(stdin, "apple_eval", tokenizer)
+    assert "```python\n  # your code\n```" in text  # Indented, and nothing on the format before it.
+    assert "must have this format" not in text
+    starter = prompts.Problem("p", "Add.", "class Solution:\n    def add(self, a):\n        ")
+    (left_open,) = templates.get("apple_eval").function
+    assert left_open.endswith('shown below."\n```python\n{starter_code}\n')
+    (closed,) = templates.get("apple_eval_closed").function
+    assert closed.endswith("shown below.\n```python\n{starter_code}\n```")
+    assert "def add(self, a):\n```" in prompts.render(starter, "apple_eval_closed", tokenizer)
+
+
 @pytest.mark.parametrize("name", templates.TEMPLATES)
 @pytest.mark.parametrize("problem", [ADD, ECHO])
 def test_every_wording_of_every_template_holds_the_statement_once(tokenizer, name, problem):

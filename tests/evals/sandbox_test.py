@@ -156,3 +156,29 @@ def test_room_does_not_import_jax():
     code = "import sys, jssd.evals.grading, jssd.evals.passk; print('jax' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout == "False\n"
+
+
+def test_programs_find_the_packages_they_are_given_and_no_others(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packages")
+    for name in ("numpy", "pandas"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(f"who = {name!r}\n")
+    found = ways.this_interpreter(str(folder))
+    box = sandbox_lib.open_sandbox("auto", found)
+    assert f"numpy and pandas in {folder}" in box.describe()
+    assert run(box, "print(np.who, pd.who)") == "numpy pandas\n"
+    assert run(box, "try:\n    import jax\nexcept ImportError:\n    print('none')") == "none\n"
+    plain = sandbox_lib.open_sandbox("auto")
+    assert "standard library only" in plain.describe()
+    assert run(plain, "print('np' in globals())") == "False\n"
+
+
+def test_packages_must_be_there_and_lie_apart(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"holds no numpy\. Make it with: pip install"):
+        ways.this_interpreter(str(tmp_path))
+    for name in ("numpy", "pandas"):
+        (tmp_path / name).mkdir()
+    assert ways.this_interpreter(str(tmp_path)).packages == str(tmp_path.resolve())
+    monkeypatch.setattr(ways, "_hidden", lambda _: (str(tmp_path.parent.resolve()),))
+    with pytest.raises(ValueError, match="lies in a folder that programs must not read"):
+        ways.this_interpreter(str(tmp_path))

@@ -19,7 +19,7 @@ ROWS = {
     "own_stdin": {"id": "d", "statement": "Double.", "tests": [{"stdin": "2", "stdout": "4"}]},
     "mbpp": {
         "task_id": 2, "text": "Write a function to find shared members.",
-        "code": "def help(a):\n    return set(a)\ndef shared(a, b=()):\n    return help(a) & set(b)",
+        "code": "def h(a):\n    return set(a)\ndef shared(a, b=()):\n    return h(a) & set(b)",
         "test_list": ["assert shared([1, 2], [2, 3]) == {2}", "assert sorted(shared([1])) == []"],
         "test_setup_code": "",
     },
