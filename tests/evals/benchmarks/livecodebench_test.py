@@ -104,9 +104,11 @@ def test_function_problem(tmp_path):
     pair, flag = tasks[3:]
     assert pair.entry_point == "pair" and flag.entry_point == "flag"  # The second by its starter.
     assert pair.tests == (CallTest((3, [4, 5]), [3, 4, 5]), CallTest((0, []), [0]))
-    assert flag.tests[0].args == ("false", "y")  # The release reads a bool as text, which is true.
+    assert flag.tests[0] == CallTest(
+        ("false", "y"), ""
+    )  # The release reads a bool as text, which is true.
     strict, _ = livecodebench.load(str(tmp_path), strict=("arguments",))
-    assert strict[4].tests[0].args == (False, "y")
+    assert strict[4].tests[0] == CallTest((False, "y"), "")
 
 
 @pytest.mark.parametrize(
