@@ -6,6 +6,7 @@ import pytest
 
 from jssd.evals import grading
 from jssd.evals.benchmarks import CallTest, StdinTest, Task
+from jssd.evals.child import OUTPUT_LIMIT
 from jssd.evals.protocol import Protocol
 
 LIMITS = {"protocol": Protocol(seconds=10.0), "memory_mb": 400}
@@ -110,6 +111,38 @@ def test_time_counts_for_all_tests_together(sandbox):
     result = grading.grade_program(task, slow, **limits)
     assert result.verdict == "timeout"
     assert 0.9 <= result.seconds < 3
+
+
+def test_time_is_given_for_each_test_too(sandbox):
+    task = Task(id="naps", statement="", tests=(StdinTest("", "1"),) * 3)
+    nap = "import time\ntime.sleep(0.5)\nprint(1)"
+    how = {"memory_mb": 400, "sandbox": sandbox}
+    assert Protocol(seconds=5.0, seconds_per_test=7.0).budget(3) == 26.0
+    enough = Protocol(seconds=0.0, seconds_per_test=4.0)
+    assert grading.grade_program(task, nap, protocol=enough, **how).passed
+    capped = Protocol(seconds=0.0, seconds_per_test=4.0, seconds_each=0.25)
+    result = grading.grade_program(task, nap, protocol=capped, **how)
+    assert result.verdict == "timeout"
+    assert result.seconds < 3  # Of twelve that all tests have together.
+
+
+def test_time_for_each_call_starts_anew(sandbox):
+    calls = (CallTest((1,), 1),) * 4
+    task = Task(id="calls", statement="", starter_code="def f(x):", entry_point="f", tests=calls)
+    nap = "import time\ndef f(x):\n    time.sleep({} if x == 1 else 0)\n    return x"
+    how = {"memory_mb": 400, "sandbox": sandbox}
+    protocol = Protocol(seconds=20.0, seconds_each=0.8)
+    assert grading.grade_program(task, nap.format(0.3), protocol=protocol, **how).passed
+    result = grading.grade_program(task, nap.format(1.5), protocol=protocol, **how)
+    assert (result.verdict, result.detail) == ("timeout", "no answer in time")
+
+
+def test_output_as_long_as_the_expected_one_is_let_through(sandbox):
+    size = OUTPUT_LIMIT + 1000
+    long = Task(id="long", statement="", tests=(StdinTest("", "x" * size),))
+    assert grade(long, f"print('x' * {size})", sandbox).passed
+    short = Task(id="short", statement="", tests=(StdinTest("", "x"),))
+    assert grade(short, f"print('x' * {size})", sandbox).verdict == "output_limit"
 
 
 def test_check_that_never_ends_is_stopped(sandbox):
