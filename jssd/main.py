@@ -139,13 +139,14 @@ def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None
 
 def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
     from jssd import sharding
-    from jssd.stages import context, evaluate, export, sample, sft
+    from jssd.stages import context, evaluate, export, sample, sft, sweep
 
     functions = {
         "sample": sample.run,
         "sft": sft.run,
         "export": export.run,
         "evaluate": evaluate.run,
+        "sweep": sweep.run,
     }
     workdir.mkdir(parents=True, exist_ok=True)
     context.write_json(workdir / "config.json", to_dict(config))

@@ -31,13 +31,23 @@ def run(run: Run) -> None:
     if comparisons.exists():
         return
     box = sandbox.open_sandbox(config.sandbox)
-    tasks = {name: _tasks(name, config) for name in config.benchmarks}
+    tasks = {name: load_tasks(name, config) for name in config.benchmarks}
     with run.writer("eval") as writer:
         writer.line(f"sandbox: {box.describe()}")
         for model in MODELS:
             _draw(run, model, tasks, writer)
         for model, name, law in _cells(config):
-            _grade(run, model, name, law, tasks[name], box, writer)
+            about = {"benchmark": name, "decode": dataclasses.asdict(law), "model": model}
+            told = f"{model} on {name} at {law.name}"
+            grade(
+                config,
+                cell(run.workdir, name, law.name, model),
+                about,
+                told,
+                tasks[name],
+                box,
+                writer,
+            )
     context.write_json(comparisons, _compare(run))
 
 
@@ -56,7 +66,8 @@ def _cells(config: EvalConfig) -> list[tuple[str, str, DecodeConfig]]:
     ]
 
 
-def _tasks(name: str, config: EvalConfig) -> list[benchmarks.Task]:
+def load_tasks(name: str, config: EvalConfig) -> list[benchmarks.Task]:
+    """The problems of a benchmark that are asked."""
     tasks = (
         benchmarks.load(name, benchmarks.SPLITS[name][0])
         if name in benchmarks.SPLITS
@@ -65,9 +76,9 @@ def _tasks(name: str, config: EvalConfig) -> list[benchmarks.Task]:
     return tasks[: config.limit] if config.limit else tasks
 
 
-def _num_samples(config: EvalConfig, law: DecodeConfig) -> int:
-    """Greedy draws are all alike: one is enough."""
-    return config.n if law.temperature > 0 else 1
+def num_samples(config: EvalConfig, temperature: float) -> int:
+    """Completions per problem. Greedy draws are all alike: one is enough."""
+    return config.n if temperature > 0 else 1
 
 
 def _draw(run: Run, model: str, tasks: dict[str, list[benchmarks.Task]], writer: Writer) -> None:
@@ -102,7 +113,7 @@ def _draw(run: Run, model: str, tasks: dict[str, list[benchmarks.Task]], writer:
             drawing.part(place),
             drawing.mine(asked[name]),
             Sampling(law.temperature, law.top_k, law.top_p, law.min_p),
-            n=_num_samples(config, law),
+            n=num_samples(config, law.temperature),
             max_new_tokens=config.max_new_tokens,
             seed=config.seed,
             writer=writer,
@@ -110,15 +121,22 @@ def _draw(run: Run, model: str, tasks: dict[str, list[benchmarks.Task]], writer:
         )
 
 
-def _grade(
-    run: Run, model: str, name: str, law: DecodeConfig, tasks, box: sandbox.Sandbox, writer: Writer
+def grade(
+    config: EvalConfig,
+    place: pathlib.Path,
+    about: dict,
+    told: str,
+    tasks: list[benchmarks.Task],
+    box: sandbox.Sandbox,
+    writer: Writer,
 ) -> None:
-    config, place = run.config.evaluate, cell(run.workdir, name, law.name, model)
+    """Grades the samples in folder `place` and scores them, if that is not done: completions.jsonl
+    and scores.json there. `about` goes into the scores, `told` names the cell to people."""
     if (place / "scores.json").exists():
         return
     drawn = samples.read_folder(place)
     by_id = {task.id: task for task in tasks}
-    with writer.progress(len(drawn), f"grade {name} {law.name} {model}") as advance:
+    with writer.progress(len(drawn), f"grade {told}") as advance:
         done = 0
 
         def on_done(count: int) -> None:
@@ -151,18 +169,13 @@ def _grade(
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     context.write_text(place / "completions.jsonl", lines)
     scores = _scores(rows, config) | {
-        "benchmark": name,
-        "decode": dataclasses.asdict(law),
-        "model": model,
+        **about,
         "sandbox": box.describe(),
         "fingerprint": drawn[0].fingerprint,
     }
     context.write_json(place / "scores.json", scores)
     best = scores["pass_at"]["1"]
-    writer.line(
-        f"{model} on {name} at {law.name}: pass@1 {best['value']:.3f} "
-        f"[{best['low']:.3f}, {best['high']:.3f}]"
-    )
+    writer.line(f"{told}: pass@1 {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}]")
 
 
 def _scores(rows: list[dict], config: EvalConfig) -> dict:
@@ -210,7 +223,7 @@ def _compare(run: Run) -> list[dict]:
             )
             for k in sorted(set(base["pass_at"]) & set(student["pass_at"]), key=int):
                 gap = passk.paired_difference(
-                    _per_problem(student, int(k)), _per_problem(base, int(k)),
+                    per_problem(student, int(k)), per_problem(base, int(k)),
                     resamples=config.bootstrap, seed=config.seed,
                 )  # fmt: skip
                 rows.append(
@@ -229,6 +242,7 @@ def _compare(run: Run) -> list[dict]:
     return rows
 
 
-def _per_problem(scores: dict, k: int) -> np.ndarray:
+def per_problem(scores: dict, k: int) -> np.ndarray:
+    """pass@k of each problem in scores.json, float64 [P], in the order of problem ids."""
     rows = scores["per_problem"]
     return passk.pass_at_k([row["n"] for row in rows], [row["c"] for row in rows], k)
