@@ -88,7 +88,7 @@ def predict(
     count_JP = np.zeros((num_laws, names_P.size))
     np.add.at(count_JP, (law_S, at_S), 1)
     share_JP = count_JP / count_JP.sum(axis=0)
-    mixture_S = special.logsumexp(drawn_JS, axis=0, b=share_JP[:, at_S])
+    mixture_S = np.asarray(special.logsumexp(drawn_JS, axis=0, b=share_JP[:, at_S]))
     # A completion that rounding puts outside every law it was drawn from tells nothing.
     known_S = mixture_S > -np.inf
     log_S = np.where(known_S, target_S - np.where(known_S, mixture_S, 0), -np.inf)

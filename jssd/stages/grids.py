@@ -52,7 +52,7 @@ class Cell:
     @property
     def teff(self) -> float | None:
         """T_train times T_eval: without truncation an ideal student at T_eval is the base at this
-        temperature (paper section 4). None for the base."""
+        temperature (paper section 3.4). None for the base."""
         trained_at = self.model.trained_at
         return trained_at.temperature * self.law.temperature if trained_at else None
 
@@ -69,6 +69,17 @@ def label(law: Sampling) -> str:
 def cut_of(law: Sampling) -> str:
     """The name of a law's truncation alone; "" for none."""
     return label(law).partition("-")[2]
+
+
+def as_wide(drawn: Sampling, target: Sampling) -> bool:
+    """Whether `drawn` keeps at every token all that `target` keeps, and is as generous to its tail:
+    as hot or hotter, and cut no more."""
+    return (
+        drawn.temperature >= target.temperature
+        and (drawn.top_k == 0 or 0 < target.top_k <= drawn.top_k)
+        and drawn.top_p >= target.top_p
+        and drawn.min_p <= target.min_p
+    )
 
 
 def eval_laws(config: Config) -> list[Sampling]:
