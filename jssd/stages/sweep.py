@@ -41,12 +41,15 @@ def run(run: Run) -> None:
     """Trains, draws, grades and predicts what is missing, then sums up.
 
     Raises:
-      ValueError: no grid in the config, or a folder begun with other settings.
+      ValueError: no grid in the config, more than one process, or a folder begun with other
+        settings.
     """
     if not run.config.sweep.eval_temperatures:
         raise ValueError(
             "sweep.eval_temperatures=() must hold what is swept. Set it, or leave stage sweep out."
         )
+    if jax.process_count() > 1:
+        raise ValueError("--stages=sweep runs on the devices of one process: start it alone.")
     folder, config = run.workdir / "sweep", run.config.evaluate
     _freeze(run)
     models = grids.models(run.config)
@@ -150,11 +153,11 @@ def _decode(
             )
         _grade(run, model, tasks, box, writer)
         if predict.wanted(run, model):
+            params = jax.device_put(params, jax.local_devices()[0])
             if scorer is None:
                 scorer = Scorer(params, cfg, dtype=dtype)
             scorer.params = params
-            with jax.set_mesh(run.mesh):
-                predict.run(run, model, scorer, writer)
+            predict.run(run, model, scorer, writer)
             scorer.params = {}
         del params  # The next model needs the room.
 
@@ -200,7 +203,6 @@ def _grade(run: Run, model: grids.Model, tasks, box: sandbox.Sandbox, writer: Wr
 
 
 def _write_png(path: pathlib.Path, data: bytes) -> None:
-    if jax.process_index() == 0:
-        beside = path.with_name(path.name + ".tmp")
-        beside.write_bytes(data)
-        beside.replace(path)
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_bytes(data)
+    beside.replace(path)

@@ -4,9 +4,10 @@ import importlib.util
 import json
 import pathlib
 
+import jax
 import pytest
 
-from jssd import main
+from jssd import main, sharding
 from jssd.config import TruncationConfig
 from jssd.stages import drawing, evaluate, grids, predict
 from jssd.stages import sweep as sweep_stage
@@ -18,10 +19,7 @@ def load(root: pathlib.Path, **fields):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.get_config()
-    config.mesh.data, config.mesh.fsdp = 8, 1  # Every simulated device holds the whole model.
-    config.engine.slots = 8
-    config.train.num_steps, config.train.global_batch_size = 4, 8
-    config.prompts.limit = 8
+    config.train.num_steps, config.prompts.limit = 4, 8
     config.sweep.train_temperatures = (0.7, 1.3)
     config.sweep.checkpoints = (2, 4)
     config.sweep.eval_temperatures = (0.0, 0.8, 1.0)
@@ -30,6 +28,15 @@ def load(root: pathlib.Path, **fields):
     for name, value in fields.items():
         setattr(config.sweep, name, value)
     return config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    """The tests' eight simulated devices take longer to compile for and show nothing more."""
+    with pytest.MonkeyPatch.context() as patch:
+        mesh = sharding.make_mesh
+        patch.setattr(sharding, "make_mesh", lambda cfg: mesh(cfg, jax.devices()[:1]))
+        yield
 
 
 @pytest.fixture(scope="module")
