@@ -46,7 +46,9 @@ def sum_up(run: Run) -> dict[str, Any]:
     return found
 
 
-def fit_teff(teff: Sequence[float], values: Sequence[float]) -> dict[str, float]:
+def fit_teff(
+    teff: Sequence[float] | np.ndarray, values: Sequence[float] | np.ndarray
+) -> dict[str, float]:
     """Least-squares quadratic of a score in T_eff: its R^2, and `peak`, the T_eff of its maximum.
 
     `peak` is nan where the curve has no maximum. The paper does so in section 3.4.

@@ -2,11 +2,11 @@
 
 import dataclasses
 import itertools
-import types
 
 import numpy as np
 import pytest
 
+from jssd.data import samples
 from jssd.sampling.request import Sampling
 from jssd.sampling.score import Scorer
 from jssd.stages import predict
@@ -25,10 +25,12 @@ def scorer():
     return Scorer(conftest.loud_params(CFG, seed=0, factor=10), CFG, rows=16, bucket=8, chunk=64)
 
 
-def record(prompt: int, ids: tuple[int, ...]) -> types.SimpleNamespace:
-    return types.SimpleNamespace(
-        prompt_id=f"p{prompt}", prompt_token_ids=PROMPTS[prompt], token_ids=list(ids)
-    )
+def record(prompt: int, ids: tuple[int, ...]) -> samples.Sample:
+    return samples.Sample(
+        prompt_id=f"p{prompt}", sample=0, prompt="", prompt_token_ids=PROMPTS[prompt],
+        token_ids=list(ids), text="", logprobs=[], support_sizes=[], support_ids=[],
+        finish_reason="length", sampling={}, seed=0, fingerprint="", template="user",
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
