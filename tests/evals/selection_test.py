@@ -137,7 +137,7 @@ def test_same_seed_same_result_and_chunks_do_not_show(monkeypatch):
 @pytest.mark.parametrize("grid", [[0.1, 0.2], [[0.1], [0.2]], np.zeros((0, 4))])
 def test_what_is_no_grid_is_refused(grid):
     with pytest.raises(ValueError, match="must be cells by problems"):
-        selection.best(grid, **HOW)
+        selection.best(grid, resamples=10, seed=0)
 
 
 def test_baseline_of_other_problems_is_refused():
