@@ -70,8 +70,11 @@ def run(run: Run) -> None:
             _grade(run, model, tasks, box, writer)
         summary = sweep_summary.sum_up(run)
         context.write_json(folder / "summary.json", summary)
-        for name, png in heatmaps.draw_all(summary):
-            _write_png(folder / f"{name}.png", png)
+        figures = {folder / f"{name}.png": png for name, png in heatmaps.draw_all(summary)}
+        for path, png in figures.items():
+            _write_png(path, png)
+        for path in set(folder.glob("*.png")) - set(figures):
+            path.unlink()  # Of a grid that was another.
         for line in sweep_summary.lines(summary):
             writer.line(line)
 

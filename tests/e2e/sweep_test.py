@@ -114,6 +114,7 @@ def test_a_finished_sweep_is_left_alone_and_a_larger_grid_keeps_what_is_there(ti
     main.run_stages(wider, workdir, ["sweep"])
     after = files(workdir, "cells/**/*.json*")
     assert {name: after[name] for name in before} == before
+    assert not list((workdir / "sweep").glob("heat-*.png"))  # No students, no heat-map.
     assert set(after) - set(before) == {
         f"sweep/cells/tasks/base/t1.2/{name}"
         for name in ("part-00000.jsonl", "completions.jsonl", "scores.json")
