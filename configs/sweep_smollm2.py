@@ -8,8 +8,8 @@ the base at four temperatures, with no truncation and with top-k 20 and top-p 0.
 between are predicted by re-scoring. T_train 1.0 is also the control of theory: what it gains comes
 of the truncation alone. Hardware: two CPU cores, 8 GB of memory, 10 GB of disk, and by estimate a
 few hours; ":smoke" is a corner of it in minutes. The paper's grids are of 30B-Instruct, T_train 0.5
-to 2.0 (section 3.4); its point is that the score follows T_train x T_eval. `docs/sweeps.md` says how
-to read the result.
+to 2.0 (section 3.4); its point is that the score follows T_train x T_eval. `docs/sweeps.md` says
+how to read the result.
 """
 
 from jssd import presets

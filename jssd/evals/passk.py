@@ -69,28 +69,6 @@ def mean_interval(values: Numbers, *, resamples: int, seed: int) -> Estimate:
     return Estimate(float(values.mean()), low, high)
 
 
-def by_stratum(
-    values: Numbers, strata: Sequence[str], *, resamples: int, seed: int
-) -> dict[str, tuple[int, Estimate]]:
-    """For each stratum, such as a difficulty, by name: its problems and their `mean_interval`.
-
-    `values` has one value per problem and `strata` its stratum. Raises ValueError for sequences of
-    unequal length.
-    """
-    values = _one_per_problem(values)
-    if len(strata) != values.size:
-        raise ValueError(
-            f"{values.size} problems and {len(strata)} strata must be equally many: give the "
-            "stratum of each problem."
-        )
-    names = np.asarray(strata)
-    return {
-        str(name): (int(mine.size), mean_interval(mine, resamples=resamples, seed=seed))
-        for name in np.unique(names)
-        for mine in [values[names == name]]
-    }
-
-
 def paired_difference(student: Numbers, base: Numbers, *, resamples: int, seed: int) -> Difference:
     """Student minus base, one value per problem each, in the same order of problems.
 

@@ -105,22 +105,6 @@ def test_false_alarms_are_rare():
     assert np.mean([verdict != "not distinguishable" for verdict in verdicts]) < 0.09
 
 
-def test_strata_are_scored_apart_and_counted():
-    found = passk.by_stratum(
-        [0.0, 1.0, 0.5, 0.5, 1.0], ["hard", "easy", "hard", "hard", "easy"], resamples=100, seed=0
-    )
-    assert list(found) == ["easy", "hard"]
-    assert found["easy"] == (2, passk.Estimate(1.0, 1.0, 1.0))
-    num, hard = found["hard"]
-    assert (num, hard.value) == (3, pytest.approx(1 / 3))
-    assert hard == passk.mean_interval([0.0, 0.5, 0.5], resamples=100, seed=0)
-
-
-def test_strata_must_be_one_per_problem():
-    with pytest.raises(ValueError, match="2 problems and 1 strata"):
-        passk.by_stratum([0.0, 1.0], ["easy"], resamples=10, seed=0)
-
-
 def test_one_problem_has_an_interval_without_width():
     found = passk.mean_interval([0.4], resamples=10, seed=0)
     assert found == passk.Estimate(0.4, 0.4, 0.4)
