@@ -218,6 +218,33 @@ class EvalConfig:
 
 
 @dataclasses.dataclass
+class TruncationConfig:
+    """What is cut off after the temperature, as in `SamplingConfig`."""
+
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+
+@dataclasses.dataclass
+class SweepConfig:
+    """The grids of stage `sweep`: the base, and students trained at other laws, each decoded at
+    `eval_temperatures` x `eval_truncations`. Problems, words and counts are section evaluate's."""
+
+    base: bool = True  # Whether the base is decoded over the grid.
+    # A student is sampled for and trained at each of these times `train_truncations`.
+    train_temperatures: tuple[float, ...] = ()
+    train_truncations: list[TruncationConfig] = field(default_factory=list)  # [] is sampling's own.
+    # Steps of each student that are decoded; () is the last. `train.keep_last` must keep them.
+    checkpoints: tuple[int, ...] = ()
+    eval_temperatures: tuple[float, ...] = ()
+    eval_truncations: list[TruncationConfig] = field(default_factory=list)  # [] cuts nothing off.
+    # Estimated at each of `predict_truncations` by re-scoring what the grid drew: no decoding.
+    predict_temperatures: tuple[float, ...] = ()
+    predict_truncations: list[TruncationConfig] = field(default_factory=list)  # [] is eval's.
+
+
+@dataclasses.dataclass
 class ExportConfig:
     """What the exported folder serves by default: the student's own decoding (paper table 3)."""
 
@@ -260,6 +287,7 @@ class Config:
     filter: FilterConfig = field(default_factory=FilterConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvalConfig = field(default_factory=EvalConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     # What stage `plan` compiles for, e.g. v5p-64, 2xv5e-256 or b200x8; plan/hardware.py has all.
     hardware: str = ""
@@ -289,7 +317,7 @@ CACHE_DTYPES = ("", "float32", "bfloat16", "int8")
 PROGRAMS = ("train", "prefill", "decode")
 OPTIMIZATION = ("", "O0", "O1", "O2", "O3")
 PIPELINE = ("sample", "sft", "export", "evaluate", "report")  # What runs when no stage is named.
-STAGES = ("plan", *PIPELINE)
+STAGES = ("plan", *PIPELINE, "sweep")
 
 
 def to_dict(config: Config) -> dict:

@@ -139,20 +139,21 @@ def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None
 
 def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
     from jssd import sharding
-    from jssd.stages import context, evaluate, export, sample, sft
+    from jssd.stages import context, evaluate, export, sample, sft, sweep
 
     functions = {
         "sample": sample.run,
         "sft": sft.run,
         "export": export.run,
         "evaluate": evaluate.run,
+        "sweep": sweep.run,
     }
     workdir.mkdir(parents=True, exist_ok=True)
     context.write_json(workdir / "config.json", to_dict(config))
     if not stages:  # A report needs no mesh: its run, or plan, may be another machine's.
         return
     run = context.Run(config, workdir, sharding.make_mesh(config.mesh))
-    if "evaluate" in stages:
+    if {"evaluate", "sweep"} & set(stages):
         evaluate.check(run)
     for stage in stages:
         print(f"== {stage} ({workdir})", flush=True)

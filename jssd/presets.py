@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jssd.config import Config
+from jssd.config import Config, SweepConfig
 
 VARIANTS = ("", "smoke")
 
@@ -43,6 +43,7 @@ def _smoke(config: Config) -> Config:
             seq_len=min(train.seq_len, 4096),  # Competition problems take over a thousand.
             loss_chunk=min(train.loss_chunk, 256),
         ),
+        sweep=_smoke_sweep(config.sweep),
         evaluate=dataclasses.replace(
             evaluate,
             n=min(evaluate.n, 2),
@@ -51,4 +52,19 @@ def _smoke(config: Config) -> Config:
             max_new_tokens=min(evaluate.max_new_tokens, 64),
             bootstrap=min(evaluate.bootstrap, 200),
         ),
+    )
+
+
+def _smoke_sweep(sweep: SweepConfig) -> SweepConfig:
+    """A corner of each grid: students and decodings at the ends, one truncation, the last step."""
+    ends = lambda values: tuple(dict.fromkeys((*values[:1], *values[-1:])))
+    return dataclasses.replace(
+        sweep,
+        train_temperatures=ends(sweep.train_temperatures),
+        train_truncations=sweep.train_truncations[:1],
+        checkpoints=(),
+        eval_temperatures=ends(sweep.eval_temperatures),
+        eval_truncations=sweep.eval_truncations[:1],
+        predict_temperatures=sweep.predict_temperatures[:1],
+        predict_truncations=sweep.predict_truncations[:1],
     )

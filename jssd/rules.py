@@ -16,6 +16,7 @@ from jssd.config import (
     REMAT,
     TRAIN_ATTENTION,
     Config,
+    SamplingConfig,
 )
 
 
@@ -173,6 +174,7 @@ def validate(config: Config) -> None:
     )
     rule(config.plan.layers >= 0, "plan.layers", "must be 0 (all) or more")
     rule(config.plan.timeout > 0, "plan.timeout", "must be above 0 seconds")
+    errors.extend(_sweep_errors(config))
     axes = dataclasses.asdict(config.mesh)
     if any(size < 1 and size != -1 for size in axes.values()) or list(axes.values()).count(-1) > 1:
         errors.append(
@@ -196,6 +198,45 @@ def _livecodebench_errors(section) -> list[str]:
     if not set(section.strict) <= {*LIVECODEBENCH_RULES, "all"}:
         names = ", ".join(LIVECODEBENCH_RULES)
         errors.append(f"{where}.strict={section.strict!r} must hold some of {names}, or 'all'.")
+    return errors
+
+
+def _sweep_errors(config: Config) -> list[str]:
+    sweep, train, errors = config.sweep, config.train, []
+    for part, least in (("train", "0 or more"), ("eval", "0 or more"), ("predict", "above 0")):
+        name = f"sweep.{part}_temperatures"
+        values = getattr(sweep, f"{part}_temperatures")
+        if any(value < 0 or (part == "predict" and value == 0) for value in values):
+            errors.append(f"{name}={values!r} must hold numbers {least}.")
+        cuts = getattr(sweep, f"{part}_truncations")
+        for index, cut in enumerate(cuts):
+            law = SamplingConfig(1.0, cut.top_k, cut.top_p, cut.min_p)
+            errors.extend(_law_errors(f"sweep.{part}_truncations[{index}]", law))
+        for kind, members in (("temperatures", list(values)), ("truncations", cuts)):
+            if any(member in members[:index] for index, member in enumerate(members)):
+                errors.append(f"sweep.{part}_{kind}={members!r} must name each one once.")
+    if (sweep.train_temperatures or sweep.predict_temperatures) and not sweep.eval_temperatures:
+        errors.append("sweep.eval_temperatures=() must name what students are decoded at.")
+    if sweep.predict_temperatures and not any(sweep.eval_temperatures):
+        errors.append(
+            "sweep.predict_temperatures needs a temperature above 0 in eval_temperatures."
+        )
+    if sweep.eval_temperatures and not (sweep.base or sweep.train_temperatures):
+        errors.append("sweep.base=False leaves nothing to decode. Set sweep.train_temperatures.")
+    for step in sweep.checkpoints:
+        saved = step == train.num_steps or (
+            0 < step < train.num_steps and step % train.save_every == 0
+        )
+        if not saved:
+            errors.append(
+                f"sweep.checkpoints={step} must be train.num_steps={train.num_steps} or a multiple "
+                f"of train.save_every={train.save_every} below it."
+            )
+        elif (needed := -(-(train.num_steps - step) // train.save_every) + 1) > train.keep_last:
+            errors.append(
+                f"train.keep_last={train.keep_last} must be at least {needed}, so that "
+                f"sweep.checkpoints={step} is still there at the end."
+            )
     return errors
 
 

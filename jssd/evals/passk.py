@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
 Numbers = np.ndarray | np.number | Sequence[float | int] | float | int
 
@@ -96,28 +97,29 @@ def _one_per_problem(values: Numbers) -> np.ndarray:
 
 
 def _interval(values: np.ndarray, resamples: int, rng: np.random.Generator) -> tuple[float, float]:
-    means = np.empty(resamples)
-    step = max(1, _CHUNK // values.size)
-    for start in range(0, resamples, step):
-        stop = min(start + step, resamples)
-        drawn = rng.integers(values.size, size=(stop - start, values.size))
-        means[start:stop] = values[drawn].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+    if values.size == 1:  # No other problem could have been drawn.
+        return float(values[0]), float(values[0])
+    found = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=resamples,
+        batch=max(1, _CHUNK // values.size),
+        method="percentile",
+        rng=rng,
+    ).confidence_interval
+    return float(found.low), float(found.high)
 
 
 def _sign_flip_p(gaps: np.ndarray, resamples: int, rng: np.random.Generator) -> float:
     gaps = gaps[gaps != 0]  # Flipping a zero changes nothing.
     if gaps.size == 0:
         return 1.0
-    limit = abs(gaps.sum()) - 1e-9  # Sums of the same size in another order count as equal.
-    if 2.0**gaps.size <= resamples:
-        patterns = np.arange(2**gaps.size)[:, None] >> np.arange(gaps.size) & 1
-        return float(np.mean(np.abs((2 * patterns - 1) @ gaps) >= limit))
-    step = max(1, _CHUNK // gaps.size)
-    num_as_far = 0
-    for start in range(0, resamples, step):
-        signs = rng.integers(2, size=(min(step, resamples - start), gaps.size)) * 2 - 1
-        num_as_far += int(np.sum(np.abs(signs @ gaps) >= limit))
-    # The observed pattern counts as one of them, so that p is never 0.
-    return (num_as_far + 1) / (resamples + 1)
+    found = stats.permutation_test(
+        (gaps,),
+        np.sum,
+        permutation_type="samples",
+        n_resamples=resamples,
+        batch=max(1, _CHUNK // gaps.size),
+        rng=rng,
+    )
+    return float(found.pvalue)

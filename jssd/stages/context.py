@@ -37,13 +37,15 @@ class Run:
     config: Config
     workdir: pathlib.Path
     mesh: jax.sharding.Mesh
+    within: pathlib.Path | None = None  # Work directory of the run this one is a part of.
 
     def base_folder(self) -> pathlib.Path:
-        """The base model as a Hugging Face folder; a .gguf file becomes one in `workdir/base`."""
+        """The base model as a Hugging Face folder; a .gguf file becomes one in `base/`."""
         source = hub.resolve(self.config.model.path, self.config.model.revision)
         if source.suffix != ".gguf":
             return source
-        return gguf.to_hf_folder(source, self.workdir / "base", self.config.model.dtype or None)
+        folder = (self.within or self.workdir) / "base"
+        return gguf.to_hf_folder(source, folder, self.config.model.dtype or None)
 
     def tokenizer(self) -> Tokenizer:
         """The base model's tokenizer."""

@@ -60,6 +60,11 @@ class Drawer:
             dtype=dtype,
         )
 
+    def use(self, params, fingerprint: str) -> None:
+        """Draws with other weights of the same shapes from now on; nothing is compiled anew."""
+        self._engine.params = params
+        self._fingerprint = fingerprint
+
     def draw(
         self,
         path: pathlib.Path,

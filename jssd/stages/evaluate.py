@@ -50,7 +50,12 @@ def run(run: Run) -> None:
         for model in MODELS:
             _draw(run, model, found, writer)
         for model, name, law in _cells(config):
-            _grade(run, model, law, found[name], box, writer)
+            about = {"benchmark": name, "decode": dataclasses.asdict(law), "model": model}
+            told, place = (
+                f"{model} on {name} at {law.name}",
+                cell(run.workdir, name, law.name, model),
+            )
+            grade(config, place, about, told, found[name], box, writer)
     context.write_json(comparisons, _compare(run))
 
 
@@ -69,12 +74,12 @@ def _cells(config: EvalConfig) -> list[tuple[str, str, DecodeConfig]]:
     ]
 
 
-def _num_samples(config: EvalConfig, law: DecodeConfig) -> int:
-    """Greedy draws are all alike: one is enough."""
-    return config.n if law.temperature > 0 else 1
+def num_samples(config: EvalConfig, temperature: float) -> int:
+    """Completions per problem. Greedy draws are all alike: one is enough."""
+    return config.n if temperature > 0 else 1
 
 
-def _ask(bench: Benchmark, template: str, tokenizer: Tokenizer) -> list[prompts.Prompt]:
+def ask(bench: Benchmark, template: str, tokenizer: Tokenizer) -> list[prompts.Prompt]:
     """The prompts of a benchmark. A layout's words ask for a program: a task that wants a number
     or a call brings all of its words, and goes through the plain layout of the same kind."""
     if any(task.answer_rule for task in bench.tasks):
@@ -97,7 +102,7 @@ def _draw(run: Run, model: str, found: dict[str, Benchmark], writer: Writer) -> 
             f"{folder} does not exist. Run stages sft and export before evaluate."
         )
     tokenizer = run.tokenizer()
-    asked = {name: _ask(bench, config.template, tokenizer) for name, bench in found.items()}
+    asked = {name: ask(bench, config.template, tokenizer) for name, bench in found.items()}
     longest = max(len(prompt.token_ids) for some in asked.values() for prompt in some)
     with jax.set_mesh(run.mesh):
         cfg, params = run.load(folder)
@@ -113,7 +118,7 @@ def _draw(run: Run, model: str, found: dict[str, Benchmark], writer: Writer) -> 
             drawing.part(place),
             drawing.mine(asked[name]),
             Sampling(law.temperature, law.top_k, law.top_p, law.min_p),
-            n=_num_samples(config, law),
+            n=num_samples(config, law.temperature),
             max_new_tokens=config.max_new_tokens,
             seed=config.seed,
             writer=writer,
@@ -121,11 +126,17 @@ def _draw(run: Run, model: str, found: dict[str, Benchmark], writer: Writer) -> 
         )
 
 
-def _grade(
-    run: Run, model: str, law: DecodeConfig, bench: Benchmark, box: sandbox.Sandbox, writer: Writer
+def grade(
+    config: EvalConfig,
+    place: pathlib.Path,
+    about: dict,
+    told: str,
+    bench: Benchmark,
+    box: sandbox.Sandbox,
+    writer: Writer,
 ) -> None:
-    name = bench.name
-    config, place = run.config.evaluate, cell(run.workdir, name, law.name, model)
+    """Grades the samples in folder `place` and scores them, if that is not done: completions.jsonl
+    and scores.json there. `about` goes into the scores, `told` names the cell to people."""
     if (place / "scores.json").exists():
         return
     drawn = samples.read_folder(place)
@@ -134,7 +145,7 @@ def _grade(
     programs = [
         grading.read_answer(task, record.text, bench.protocol) for task, record in zip(asked, drawn)
     ]
-    with writer.progress(len(drawn), f"grade {name} {law.name} {model}") as advance:
+    with writer.progress(len(drawn), f"grade {told}") as advance:
         done = 0
 
         def on_done(count: int) -> None:
@@ -168,20 +179,15 @@ def _grade(
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     context.write_text(place / "completions.jsonl", lines)
     scores = _scores(rows, config) | {
-        "benchmark": name,
+        **about,
         "told": bench.told,
         "protocol": dataclasses.asdict(bench.protocol),
-        "decode": dataclasses.asdict(law),
-        "model": model,
         "sandbox": box.describe(),
         "fingerprint": drawn[0].fingerprint,
     }
     context.write_json(place / "scores.json", scores)
     best = scores["pass_at"]["1"]
-    writer.line(
-        f"{model} on {name} at {law.name}: pass@1 {best['value']:.3f} "
-        f"[{best['low']:.3f}, {best['high']:.3f}]"
-    )
+    writer.line(f"{told}: pass@1 {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}]")
 
 
 def _export(place: pathlib.Path, tasks: list[Task], programs: list[str | None]) -> None:
@@ -249,7 +255,7 @@ def _compare(run: Run) -> list[dict]:
             )
             for k in sorted(set(base["pass_at"]) & set(student["pass_at"]), key=int):
                 gap = passk.paired_difference(
-                    _per_problem(student, int(k)), _per_problem(base, int(k)),
+                    per_problem(student, int(k)), per_problem(base, int(k)),
                     resamples=config.bootstrap, seed=config.seed,
                 )  # fmt: skip
                 rows.append(
@@ -268,6 +274,7 @@ def _compare(run: Run) -> list[dict]:
     return rows
 
 
-def _per_problem(scores: dict, k: int) -> np.ndarray:
+def per_problem(scores: dict, k: int) -> np.ndarray:
+    """pass@k of each problem in scores.json, float64 [P], in the order of problem ids."""
     rows = scores["per_problem"]
     return passk.pass_at_k([row["n"] for row in rows], [row["c"] for row in rows], k)

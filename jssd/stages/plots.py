@@ -27,7 +27,7 @@ _STYLE: Any = {
 }
 
 
-def _png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
+def png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
     """Draws in the report's style and returns the PNG."""
 
     @functools.wraps(draw)
@@ -40,7 +40,7 @@ def _png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
     return drawn
 
 
-@_png
+@png
 def lengths(runs: Sequence[RunFiles]) -> Figure:
     """Completion lengths in tokens, drawn and kept for training, summed over `runs`."""
     drawn, kept = _histogram(runs, "samples"), _histogram(runs, "data")
@@ -60,7 +60,7 @@ def lengths(runs: Sequence[RunFiles]) -> Figure:
     return figure
 
 
-@_png
+@png
 def training(runs: Sequence[RunFiles]) -> Figure:
     """Loss and KeptMass by step, one line for each of `runs`."""
     figure = Figure(figsize=(9.4, 3.0), layout="constrained")
@@ -86,7 +86,7 @@ def training(runs: Sequence[RunFiles]) -> Figure:
     return figure
 
 
-@_png
+@png
 def pass_at(cells: Sequence[Cell]) -> Figure:
     """pass@k of one benchmark: a dot and its interval by decoding, a panel for each k.
 

@@ -308,6 +308,81 @@ def test_slow_comparison_is_stopped(sandbox):
             assert result.seconds < 3
 
 
+def test_fork_bomb_ends_without_a_trace(not_same_user, temp_root):
+    mark = secrets.token_hex(7)  # Names of processes have room for 15 letters; forks inherit them.
+    program = f"import ctypes, os\nctypes.CDLL(None).prctl(15, b'{mark}')\nwhile True: os.fork()\n"
+    result = grade(CALLS, program, not_same_user, 1.0)
+    assert result.verdict in {"runtime_error", "timeout", "memory", "output_limit"}, result
+    assert result.seconds < 4
+    deadline = time.monotonic() + 3
+    while (left := _processes_with(mark, "comm")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert left == []
+    assert os.listdir(temp_root) == []
+
+
+def test_memory_of_the_grader_cannot_be_read(not_same_user):
+    program = (
+        "import os\nfound = []\n"
+        f"for name in ('mem', 'environ', 'maps', 'fd/0', 'root', 'cwd'):\n"
+        f"    try: found.append(os.stat(path := '/proc/{os.getpid()}/' + name))\n"
+        "    except OSError: continue\n"
+        "    try: open(path, 'rb').read(1)\n"
+        "    except OSError: found.pop()\n"
+        f"print(found or {SECRET!r})\n"
+    )
+    task = Task(id="peeks", statement="", tests=(StdinTest("", SECRET),))
+    assert grade(task, program, not_same_user).passed  # Here a pass says that nothing was found.
+
+
+def test_folders_in_sight_are_read_only_and_the_temporary_one_is_small(walled):
+    shown = ["/", "/usr", "/usr/lib", "/bin", "/dev", "/proc", *walled.interpreter.prefixes]
+    program = (
+        "import os\nwritten = []\n"
+        f"for folder in {shown!r}:\n"
+        "    try: written.append(open(folder + '/x', 'w').name)\n"
+        "    except OSError: pass\n"
+        "total = 0\n"
+        "try:\n"
+        "    while total < 1 << 30:\n"
+        "        with open(f'/tmp/{total}', 'wb') as file: total += file.write(bytes(100000))\n"
+        "except OSError: pass\n"
+        f"limit = {16 << 20}\n"
+        f"print(written or (total if not limit / 2 < total <= limit else {SECRET!r}))\n"
+    )
+    task = Task(id="writes", statement="", tests=(StdinTest("", SECRET),))
+    assert grade(task, program, walled).passed
+
+
+def test_links_in_its_own_folder_are_not_followed_when_it_is_removed(any_way, tmp_path, temp_root):
+    tmp_path.chmod(0o755)
+    (tmp_path / "target").write_text("kept")
+    (tmp_path / "target").chmod(0o400)
+    program = (
+        f"import os\nos.makedirs('a/b')\nos.symlink({str(tmp_path)!r}, 'a/b/link')\n"
+        f"os.symlink({str(tmp_path / 'target')!r}, 'link')\nos.symlink('/', 'root')\n"
+        "os.chmod('a', 0)\n"
+    )
+    grade(SCRIPT, program, any_way)
+    assert os.listdir(temp_root) == []
+    assert (tmp_path / "target").read_text() == "kept"
+    assert (tmp_path / "target").stat().st_mode & 0o777 == 0o400
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+
+
+def test_honest_programs_among_attackers_get_their_own_verdicts(sandbox, temp_root):
+    honest = f"def answer(x): return {SECRET!r}\n"
+    names = ["exits at once", "is not Python", "forges replies", "floods errors", "crashes"]
+    programs = [text for name in names for text in (ATTACKS[name][0], honest)]
+    fenced = [f"```python\n{text}# {place}\n```" for place, text in enumerate(programs)]
+    found = grading.grade_many(
+        [CALLS] * len(fenced), fenced, sandbox=sandbox, workers=8, timeout=10.0, memory_mb=400
+    )
+    assert [grade.passed for grade in found] == [False, True] * len(names)
+    assert all(found[2 * i].verdict in ATTACKS[name][1] for i, name in enumerate(names))
+    assert os.listdir(temp_root) == []
+
+
 def test_link_left_behind_does_not_change_what_it_points_to(not_same_user, tmp_path):
     tmp_path.chmod(0o755)
     target = tmp_path / "target"
@@ -324,11 +399,11 @@ def _patience(verdicts: set[str]) -> float:
     return 0.5 if "timeout" in verdicts else 5.0
 
 
-def _processes_with(mark: str) -> list[str]:
+def _processes_with(mark: str, file: str = "cmdline") -> list[str]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if mark.encode() in (folder / "cmdline").read_bytes():
+            if mark.encode() in (folder / file).read_bytes():
                 found.append(folder.name)
         except OSError:
             continue

@@ -93,7 +93,7 @@ def test_verdicts_name_the_better_side():
     assert compare(base, higher).verdict == "worse"
     assert compare(noisy, base).verdict == "not distinguishable"
     assert compare(base, base) == passk.Difference(0.0, 0.0, 0.0, 1.0)
-    assert compare(higher, base).p_value == pytest.approx(1 / 2001)
+    assert compare(higher, base).p_value == pytest.approx(2 / 2001)  # Both tails hold the data.
 
 
 def test_false_alarms_are_rare():
@@ -103,6 +103,11 @@ def test_false_alarms_are_rare():
         for seed in range(200)
     ]
     assert np.mean([verdict != "not distinguishable" for verdict in verdicts]) < 0.09
+
+
+def test_one_problem_has_an_interval_without_width():
+    found = passk.mean_interval([0.4], resamples=10, seed=0)
+    assert found == passk.Estimate(0.4, 0.4, 0.4)
 
 
 @pytest.mark.parametrize("values", [np.array([]), np.array([[0.5]]), 0.5])
