@@ -36,6 +36,7 @@ class Measured:
     # temperature 1.
     mass_B: jax.Array
     size_B: jax.Array  # int32: tokens the law keeps.
+    entropy_B: jax.Array  # float32 nats, of the law.
 
 
 def draw(
@@ -105,8 +106,12 @@ def measure(
         jnp.where(found.kept_BC, share_BC, 0).sum(axis=1),
         found.kept_BC.sum(axis=1).astype(jnp.int32),
         (found.kept_BC & (found.ids_BC == token_B[:, None])).any(axis=1),
+        _entropy(found.sorted_BC, found.kept_BC),
     )
-    all_of_it = jnp.ones_like(few[0]), jnp.full_like(few[1], V), jnp.ones_like(few[2])
+    all_of_it = (
+        jnp.ones_like(few[0]), jnp.full_like(few[1], V), jnp.ones_like(few[2]),
+        _entropy(tempered_BV, jnp.ones(V, bool)),
+    )  # fmt: skip
     few = jax.tree.map(lambda x, y: jnp.where(whole_B, x, y), all_of_it, few)
 
     def of_all(rows_R):
@@ -115,14 +120,24 @@ def measure(
         share_RV = jax.nn.softmax(tempered_RV, axis=1)
         inside_R = jnp.take_along_axis(kept_RV, token_B[rows_R, None], axis=1)[:, 0]
         mass_R = jnp.where(kept_RV, share_RV, 0).sum(axis=1)
-        return mass_R, kept_RV.sum(axis=1).astype(jnp.int32), inside_R
+        size_R = kept_RV.sum(axis=1).astype(jnp.int32)
+        return mass_R, size_R, inside_R, _entropy(tempered_RV, kept_RV)
 
-    mass_B, size_B, inside_B = _in_blocks(of_all, ~found.certified_B & ~whole_B, few)
+    found_B = _in_blocks(of_all, ~found.certified_B & ~whole_B, few)
+    mass_B, size_B, inside_B, entropy_B = found_B
     tempered_B = jnp.take_along_axis(tempered_BV, token_B[:, None], axis=1)[:, 0]
     log_share_B = tempered_B - found.sorted_BC[:, 0] - jnp.log(found.weight_B)
     greedy_B = law.temperature < GREEDY_BELOW
     logprob_B = jnp.where(greedy_B, 0.0, log_share_B - jnp.log(mass_B))
-    return Measured(jnp.where(inside_B, logprob_B, -jnp.inf), mass_B, size_B)
+    logprob_B = jnp.where(inside_B, logprob_B, -jnp.inf)
+    return Measured(logprob_B, mass_B, size_B, jnp.where(greedy_B, 0.0, entropy_B))
+
+
+def _entropy(logits_BX: jax.Array, kept_BX: jax.Array) -> jax.Array:
+    """Nats of the softmax over the kept ones, [B]."""
+    logprob_BX = jax.nn.log_softmax(jnp.where(kept_BX, logits_BX, REMOVED), axis=1)
+    # A token of probability 0 adds nothing: 0 * log 0 = 0.
+    return -jnp.where(logprob_BX > REMOVED, jnp.exp(logprob_BX) * logprob_BX, 0).sum(axis=1)
 
 
 def _in_blocks(work, wanted_B: jax.Array, tree, last_B: jax.Array | None = None):

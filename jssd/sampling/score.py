@@ -6,7 +6,7 @@ temperatures compiles once per number of laws.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ class Scores:
       kept_mass: float32 [L, n], share of the tempered model's probability that the law keeps; of a
         greedy law, at temperature 1.
       support_sizes: int32 [L, n], tokens that the law keeps.
+      law_entropies: float32 [L, n], of each law before each token.
     """
 
     logprobs: np.ndarray
@@ -37,6 +38,17 @@ class Scores:
     law_logprobs: np.ndarray
     kept_mass: np.ndarray
     support_sizes: np.ndarray
+    law_entropies: np.ndarray
+
+
+def stack(laws: Sequence[Sampling], vocab_size: int) -> Law:
+    """The settings of several laws, one array each."""
+    settings = np.array(
+        [(law.temperature, law.top_k, law.top_p, law.min_p) for law in laws], np.float32
+    ).reshape(-1, 4)
+    temperature, top_k, top_p, min_p = settings.T
+    top_k = np.minimum(top_k, vocab_size).astype(np.int32)
+    return Law(*map(jnp.asarray, (temperature, top_k, top_p, min_p)))
 
 
 class Scorer:
@@ -99,13 +111,7 @@ class Scorer:
             or one that does not fit the model's context.
         """
         self._check(prompts, completions)
-        settings = np.array(
-            [(law.temperature, law.top_k, law.top_p, law.min_p) for law in laws], np.float32
-        ).reshape(-1, 4)
-        temperature, top_k, top_p, min_p = settings.T
-        top_k = np.minimum(top_k, self.cfg.vocab_size).astype(np.int32)
-        laws_L = Law(*map(jnp.asarray, (temperature, top_k, top_p, min_p)))
-
+        laws_L = stack(laws, self.cfg.vocab_size)
         size = [len(prompt) + len(ids) for prompt, ids in zip(prompts, completions)]
         order = sorted(range(len(size)), key=lambda i: -size[i])
         found: dict[int, Scores] = {}
@@ -115,29 +121,15 @@ class Scorer:
         return [found[i] for i in range(len(size))]
 
     def _score_group(self, group, prompts, completions, laws_L: Law) -> dict[int, Scores]:
-        longest = max(len(prompts[i]) + len(completions[i]) for i in group)
-        T = self.bucket << (-(-longest // self.bucket) - 1).bit_length()
-        tokens_BT = np.zeros((self.rows, T), np.int32)
-        index, target = [], []
-        for row, i in enumerate(group):
-            ids = [*prompts[i], *completions[i]]
-            tokens_BT[row, : len(ids)] = ids
-            # Position t predicts token t + 1.
-            index += range(row * T + len(prompts[i]) - 1, row * T + len(ids) - 1)
-            target += completions[i]
-        x_ND = self._hidden(self.params, tokens_BT)
-        parts = []
-        for start in range(0, len(index), self.chunk):
-            index_C, target_C = np.zeros(self.chunk, np.int32), np.zeros(self.chunk, np.int32)
-            size = min(self.chunk, len(index) - start)
-            index_C[:size] = index[start : start + size]
-            target_C[:size] = target[start : start + size]
-            x_CD = self._pick(x_ND, index_C)
-            parts.append(jax.device_get(self._chunk(self.params, x_CD, target_C, laws_L)))
+        pairs = [(prompts[i], completions[i]) for i in group]
+        parts = [
+            jax.device_get(self._chunk(self.params, x_CD, token_C, laws_L))
+            for x_CD, token_C in self.chunks(*zip(*pairs))
+        ]
         logprob_N, entropy_N = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
         measured = [
             np.concatenate([getattr(part[2], name) for part in parts], axis=1)
-            for name in ("logprob_B", "mass_B", "size_B")
+            for name in ("logprob_B", "mass_B", "size_B", "entropy_B")
         ]
         found, start = {}, 0
         for i in group:
@@ -145,6 +137,32 @@ class Scorer:
             start = cut.stop
             found[i] = Scores(logprob_N[cut], entropy_N[cut], *(x[:, cut] for x in measured))
         return found
+
+    def chunks(
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[jax.Array, np.ndarray]]:
+        """Hidden states before each completion token, and these tokens: [C, D] and int32 [C].
+
+        One forward pass of at most `rows` completions. Their tokens come one after another, cut
+        into chunks; the last one is filled up with what counts for nothing.
+        """
+        longest = max(len(prompt) + len(ids) for prompt, ids in zip(prompts, completions))
+        T = self.bucket << (-(-longest // self.bucket) - 1).bit_length()
+        tokens_BT = np.zeros((self.rows, T), np.int32)
+        index, target = [], []
+        for row, (prompt, completion) in enumerate(zip(prompts, completions)):
+            ids = [*prompt, *completion]
+            tokens_BT[row, : len(ids)] = ids
+            # Position t predicts token t + 1.
+            index += range(row * T + len(prompt) - 1, row * T + len(ids) - 1)
+            target += completion
+        x_ND = self._hidden(self.params, tokens_BT)
+        for start in range(0, len(index), self.chunk):
+            index_C, target_C = np.zeros(self.chunk, np.int32), np.zeros(self.chunk, np.int32)
+            size = min(self.chunk, len(index) - start)
+            index_C[:size] = index[start : start + size]
+            target_C[:size] = target[start : start + size]
+            yield self._pick(x_ND, index_C), target_C
 
     def _check(self, prompts, completions) -> None:
         if len(prompts) != len(completions):

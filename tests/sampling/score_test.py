@@ -63,6 +63,11 @@ def test_scores_equal_those_from_the_full_logits(scorer, params, texts):
             mass = (share_TV * inside_TV).sum(axis=1)
             np.testing.assert_allclose(scores.kept_mass[number], mass, atol=1e-5)
             assert scores.support_sizes[number].tolist() == inside_TV.sum(axis=1).tolist()
+            law_TV = share_TV * inside_TV / mass[:, None]
+            entropy = -np.where(inside_TV, law_TV * np.log(law_TV + ~inside_TV), 0).sum(axis=1)
+            if law.temperature == 0:
+                entropy = np.zeros_like(entropy)
+            np.testing.assert_allclose(scores.law_entropies[number], entropy, atol=2e-5)
             with np.errstate(divide="ignore"):
                 wanted = np.log(share_TV * inside_TV / mass[:, None])[rows, ids]
             if law.temperature == 0:
