@@ -11,6 +11,9 @@ import hashlib
 import json
 from dataclasses import field
 
+PIPELINE = ("sample", "sft", "export", "evaluate", "report")  # What runs when no stage is named.
+STAGES = ("toy", "plan", *PIPELINE, "mechanism", "sweep")
+
 
 @dataclasses.dataclass
 class ModelSource:
@@ -275,10 +278,47 @@ class PlanConfig:
 
 
 @dataclasses.dataclass
+class MechanismConfig:
+    """What stage `mechanism` compares, token by token: base and student on the same contexts. The
+    law of training, which says what was kept, is section `sampling`."""
+
+    # Two models, each as `ModelSource.path`. "" is the run's own: model.path, and `export/`.
+    base: str = ""
+    student: str = ""
+    # A .jsonl file of sample records, or of rows with "prompt" and "completion". "" takes the run's
+    # own samples.
+    contexts: str = ""
+    template: str = "raw"  # Of rows that hold texts: how the prompt is laid out.
+    limit: int = 32  # Completions, evenly spaced over the contexts; 0 takes all.
+    max_tokens: int = 512  # Only so many first tokens of a completion.
+    # Evaluation laws: the paper's temperatures; its truncation is not published, this is the
+    # instruct models' own at evaluation.
+    temperatures: tuple[float, ...] = (0.4, 0.7, 1.0, 1.4, 2.0)
+    top_k: int = 20
+    top_p: float = 0.8
+    # Nats. From here on the base's entropy makes a position a fork, below it a lock. Ours, for the
+    # paper names no threshold: 0.69 is as undecided as a fair coin.
+    fork_entropy: float = 0.69
+
+
+@dataclasses.dataclass
+class ToyConfig:
+    """The paper's toy (section 5.4). Its student is the target of section `sampling`."""
+
+    top_p: float = 0.80  # Of evaluation, for teacher and student.
+    top_ps: tuple[float, ...] = (0.65, 0.70, 0.75, 0.80, 0.85, 0.90)  # For the gap by top_p.
+    # So many temperatures from lowest to highest. The published optima lie on this grid.
+    temperatures: int = 200
+    lowest: float = 0.3
+    highest: float = 3.0
+
+
+@dataclasses.dataclass
 class Config:
     """One experiment. Stages meet on disk in the work directory."""
 
     name: str = ""
+    stages: tuple[str, ...] = PIPELINE  # What runs when --stages names none.
     model: ModelSource = field(default_factory=ModelSource)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)
@@ -292,6 +332,8 @@ class Config:
     # What stage `plan` compiles for, e.g. v5p-64, 2xv5e-256 or b200x8; plan/hardware.py has all.
     hardware: str = ""
     plan: PlanConfig = field(default_factory=PlanConfig)
+    mechanism: MechanismConfig = field(default_factory=MechanismConfig)
+    toy: ToyConfig = field(default_factory=ToyConfig)
     # Independent repetitions of the whole run with sampling.seed, train.seed and evaluate.seed + i.
     seeds: int = 1
     # Keeps compiled programs in `<workdir>/.cache`, so that a restart skips compiling.
@@ -316,8 +358,6 @@ ATTENTION = ("auto", "gather", "ragged", "triton")
 CACHE_DTYPES = ("", "float32", "bfloat16", "int8")
 PROGRAMS = ("train", "prefill", "decode")
 OPTIMIZATION = ("", "O0", "O1", "O2", "O3")
-PIPELINE = ("sample", "sft", "export", "evaluate", "report")  # What runs when no stage is named.
-STAGES = ("plan", *PIPELINE, "sweep")
 
 
 def to_dict(config: Config) -> dict:

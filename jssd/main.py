@@ -8,6 +8,7 @@ finite, a full disk) in one line and exit code 1.
 
 import copy
 import dataclasses
+import importlib
 import importlib.util
 import os
 import pathlib
@@ -17,17 +18,20 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jssd.config import PIPELINE, STAGES, Config, to_dict
+from jssd.config import STAGES, Config, to_dict
 from jssd.rules import validate
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file in configs/, e.g. configs/demo.py or configs/demo.py:smoke."
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run. The same command goes on where it was stopped."
+    "workdir",
+    None,
+    "Folder of the run, else runs/ and the config's name. The same command goes on where it was "
+    "stopped.",
 )
 _STAGES = flags.DEFINE_list(
-    "stages", list(PIPELINE), f"Which stages to run, of {','.join(STAGES)}."
+    "stages", None, f"Which stages to run, of {','.join(STAGES)}; else those of the config."
 )
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other processes of a TPU pod, SLURM step or Kubernetes job."
@@ -50,19 +54,26 @@ def main(argv: list[str]) -> None:
             raise ValueError(
                 f"unexpected argument {argv[1]!r}. Flags are --config, --workdir and --stages."
             )
-        if _CONFIG.value is None or not _WORKDIR.value:
-            raise ValueError("give --config=configs/NAME.py and --workdir=FOLDER.")
-        if "plan" in _STAGES.value and (_DISTRIBUTED.value or _COORDINATOR.value):
+        if _CONFIG.value is None:
+            raise ValueError("give --config=configs/NAME.py.")
+        stages = _STAGES.value or list(_CONFIG.value.stages)
+        if "plan" in stages and (_DISTRIBUTED.value or _COORDINATOR.value):
             raise ValueError(
                 "--stages=plan holds no devices and runs in one process: start it alone."
             )
         _leave_absent_hardware_alone()
         _join_processes()
-        run_stages(_CONFIG.value, pathlib.Path(_WORKDIR.value), _STAGES.value)
+        run_stages(_CONFIG.value, _workdir(), stages)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         _leave(error, 2)
     except (OSError, FloatingPointError) as error:
         _leave(error, 1)
+
+
+def _workdir() -> pathlib.Path:
+    if not _WORKDIR.value and not _CONFIG.value.name:
+        raise ValueError("the config has no name for a folder in runs/. Give --workdir=FOLDER.")
+    return pathlib.Path(_WORKDIR.value or f"runs/{_CONFIG.value.name}")
 
 
 def _leave_absent_hardware_alone() -> None:
@@ -109,19 +120,19 @@ def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None
     Raises:
       ValueError: an unknown stage, a broken config, or a work directory of another experiment.
     """
-    validate(config)
+    validate(config, stages)
     unknown = [stage for stage in stages if stage not in STAGES]
     if unknown:
         raise ValueError(f"--stages={','.join(unknown)} must be of {','.join(STAGES)}.")
     workdir.mkdir(parents=True, exist_ok=True)
-    if "plan" in stages:
-        from jssd.stages import plan  # Late: config mistakes answer before anything loads.
-
-        print(f"== plan ({workdir})", flush=True)
-        plan.run(config, workdir)
-        stages = [stage for stage in stages if stage != "plan"]
-        if not stages:
-            return
+    for stage in ("toy", "plan"):  # They hold no devices, and no run of theirs.
+        if stage in stages:
+            print(f"== {stage} ({workdir})", flush=True)
+            # Late: config mistakes answer before anything loads.
+            importlib.import_module(f"jssd.stages.{stage}").run(config, workdir)
+    stages = [stage for stage in stages if stage not in ("toy", "plan")]
+    if not stages:
+        return
     if config.compile_cache:
         _cache_programs(workdir / ".cache")
     runs = [(workdir, config)]
@@ -139,13 +150,14 @@ def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None
 
 def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
     from jssd import sharding
-    from jssd.stages import context, evaluate, export, sample, sft, sweep
+    from jssd.stages import context, evaluate, export, mechanism, sample, sft, sweep
 
     functions = {
         "sample": sample.run,
         "sft": sft.run,
         "export": export.run,
         "evaluate": evaluate.run,
+        "mechanism": mechanism.run,
         "sweep": sweep.run,
     }
     workdir.mkdir(parents=True, exist_ok=True)
@@ -178,7 +190,7 @@ def _leave(error: Exception, code: int) -> NoReturn:
     if isinstance(error, OSError) and error.filename and error.strerror:
         text = f"{error.filename}: {error.strerror}."
     elif isinstance(error, OSError) and error.errno:
-        text = f"{error.strerror} while writing under {_WORKDIR.value}."
+        text = f"{error.strerror} while writing under {_workdir()}."
     else:
         text = " ".join(str(error).split()) or type(error).__name__
     if code == 1 and isinstance(error, OSError):

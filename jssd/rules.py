@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from jssd.config import (
@@ -14,32 +15,41 @@ from jssd.config import (
     PACKING,
     PROGRAMS,
     REMAT,
+    STAGES,
     TRAIN_ATTENTION,
     Config,
     SamplingConfig,
 )
 
 
-def validate(config: Config) -> None:
-    """Raises one ValueError that lists every broken rule: the field, its value and the way out."""
-    errors = []
+def validate(config: Config, stages: Sequence[str] = ()) -> None:
+    """Raises one ValueError that lists every broken rule: the field, its value and the way out.
 
-    def read(name: str) -> Any:
-        return functools.reduce(getattr, name.split("."), config)
+    `stages` are those to run; none are the config's own.
+    """
+    errors = []
+    stages = stages or config.stages
+    read = functools.partial(_read, config)
 
     def rule(ok: bool, name: str, must: str) -> None:
         if not ok:
             errors.append(f"{name}={read(name)!r} {must}.")
 
     rule(
-        bool(config.model.path),
+        bool(config.stages) and set(config.stages) <= set(STAGES),
+        "stages",
+        f"must hold some of {', '.join(STAGES)}",
+    )
+    asks_a_model = set(stages) != {"toy"}
+    rule(
+        bool(config.model.path) or not asks_a_model,
         "model.path",
         "must name a Hugging Face folder, a .gguf file or a hub id",
     )
     for name in ("model.dtype", "model.compute_dtype", "export.dtype"):
         rule(read(name) in ("", "float32", "bfloat16"), name, "must be '', 'float32' or 'bfloat16'")
     rule(
-        bool(config.prompts.source),
+        bool(config.prompts.source) or not asks_a_model,
         "prompts.source",
         "must name the problems, e.g. tasks:train or a .jsonl file",
     )
@@ -175,6 +185,7 @@ def validate(config: Config) -> None:
     rule(config.plan.layers >= 0, "plan.layers", "must be 0 (all) or more")
     rule(config.plan.timeout > 0, "plan.timeout", "must be above 0 seconds")
     errors.extend(_sweep_errors(config))
+    errors.extend(_analysis_errors(config, stages))
     axes = dataclasses.asdict(config.mesh)
     if any(size < 1 and size != -1 for size in axes.values()) or list(axes.values()).count(-1) > 1:
         errors.append(
@@ -238,6 +249,38 @@ def _sweep_errors(config: Config) -> list[str]:
                 f"sweep.checkpoints={step} is still there at the end."
             )
     return errors
+
+
+def _read(config: Config, name: str) -> Any:
+    return functools.reduce(getattr, name.split("."), config)
+
+
+def _analysis_errors(config: Config, stages: Sequence[str]) -> list[str]:
+    """The rules of sections mechanism and toy."""
+    mechanism, toy = config.mechanism, config.toy
+    above_0 = lambda values: bool(values) and all(value > 0 for value in values)
+    rules = (
+        (mechanism.limit >= 0, "mechanism.limit", "must be 0 (all) or more"),
+        (mechanism.max_tokens >= 1, "mechanism.max_tokens", "must be at least 1"),
+        (above_0(mechanism.temperatures), "mechanism.temperatures", "must hold numbers above 0"),
+        (mechanism.top_k >= 0, "mechanism.top_k", "must be 0 (off) or more"),
+        (0 < mechanism.top_p <= 1, "mechanism.top_p", "must be in (0, 1]"),
+        (mechanism.fork_entropy >= 0, "mechanism.fork_entropy", "must be 0 nats or more"),
+        (
+            "mechanism" not in stages or config.sampling.temperature >= 1e-5,
+            "sampling.temperature",
+            "must be above 0 in stage mechanism: greedy draws have no law to take apart",
+        ),
+        (0 < toy.top_p <= 1, "toy.top_p", "must be in (0, 1]"),
+        (
+            above_0(toy.top_ps) and max(toy.top_ps) <= 1,
+            "toy.top_ps",
+            "must hold numbers in (0, 1]",
+        ),
+        (toy.temperatures >= 2, "toy.temperatures", "must be at least 2"),
+        (0 < toy.lowest < toy.highest, "toy.lowest", f"must be in (0, toy.highest={toy.highest})"),
+    )
+    return [f"{name}={_read(config, name)!r} {must}." for ok, name, must in rules if not ok]
 
 
 def _law_errors(where: str, law) -> list[str]:

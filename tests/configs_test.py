@@ -23,6 +23,7 @@ from jssd.rules import validate
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))
+RUNS = [path for path in FILES if path.stem != "toy"]  # The toy has no model to run.
 GOLDEN = ROOT / "tests" / "golden" / "configs"
 TEXTS = ("README.md", "CONTRIBUTING.md", "docs/evaluation.md", "third_party/README.md")
 
@@ -56,13 +57,18 @@ def test_config_is_valid_in_every_variant(path, variant):
     assert type(config) is Config
     validate(config)
     assert config.name == path.stem + (f"-{variant}" if variant else "")
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_both_models_have_their_own_decoding(path):
+    config, _ = load(path)
     assert config.evaluate.base_decode and config.evaluate.student_decode
     assert set(config.evaluate.benchmarks) <= {*benchmarks.SPLITS, *catalogue.LIVECODEBENCH}
     for name in (config.prompts.template, config.evaluate.template):
         assert config.prompts.repeat <= len(templates.get(name).stdin)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_export_serves_the_students_own_decoding(path):
     config, _ = load(path)
     (own,) = [d for d in config.evaluate.decodes if d.name == config.evaluate.student_decode]
@@ -132,7 +138,7 @@ def _check_run(flags):
     values = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
     file, _, variant = values.pop("config").partition(":")
     config, _ = load(ROOT / file, variant)
-    assert values.pop("workdir")
+    values.pop("workdir", None)
     assert set(values.pop("stages", "sample").split(",")) <= set(STAGES)
     for name in values:  # --config.section.field=value
         target = config

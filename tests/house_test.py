@@ -27,7 +27,7 @@ FLOORS = {
     "api": 5,
     "stages": 4,
     "plan": 3,
-    "analysis": 2,
+    "analysis": 3,
     "sampling": 2,
     "train": 2,
     "weights": 2,

@@ -1,10 +1,10 @@
 """The paper's toy: one temperature has to serve a root, a fork and three locks (section 5.4).
 
 A vocabulary of 16. At the root, token 0 and token 1 open one of two equal paths and all else fails;
-a path is one fork and then three locks, at each of which token 0 alone is right. Teacher and student
-decode with one temperature and one top_p everywhere. The student is the target of training itself:
-the teacher's law at the training temperature and top_p. So nothing is trained or drawn here, and
-every number is exact but for float32.
+a path is one fork and then three locks, at each of which token 0 alone is right. Teacher and
+student decode with one temperature and one top_p everywhere. The student is the target of training
+itself: the teacher's law at the training temperature and top_p. So nothing is trained or drawn
+here, and every number is exact but for float32.
 """
 
 import dataclasses
@@ -14,15 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jssd.sampling import truncate
+from jssd.sampling import score, truncate
+from jssd.sampling.request import Sampling
 
 VOCAB_SIZE = 16
 STATES = ("root", "fork", "lock")
 NUM_LOCKS = 3
 _OPENING = 2  # Tokens that open a path at the root.
-# Per state the likeliest tokens' probabilities; what is left goes to the other twelve as a geometric
-# row. The paper's tails are recovered from the entropies it states, 1.61 bits of a lock and 2.81 of
-# a fork. That of the root is not known, and no published number depends on it.
+# Per state the likeliest tokens' probabilities; what is left goes to the other twelve as a
+# geometric row. The paper's tails are recovered from the entropies it states, 1.61 bits of a lock
+# and 2.81 of a fork. That of the root is not known, and no published number depends on it.
 HEADS = {
     "root": (0.200, 0.190, 0.329, 0.126),
     "fork": (0.148, 0.280, 0.140, 0.144),
@@ -50,33 +51,29 @@ def teacher() -> dict[str, np.ndarray]:
     return {state: _with_tail(HEADS[state], TAIL_RATIOS[state]) for state in STATES}
 
 
-def distil(probs: dict[str, np.ndarray], temperature: float, top_p: float) -> dict[str, np.ndarray]:
-    """The law of each state, float64 [16], after temperature and top_p; the ideal student's."""
-    laws = {state: at(law, [temperature], top_p)[0] for state, law in probs.items()}
-    return laws
+def distil(probs: dict[str, np.ndarray], law: Sampling) -> dict[str, np.ndarray]:
+    """What `law` makes of each state, float64 [16]: the student, had training fitted it exactly."""
+    return {state: at(probs_V, [law])[0] for state, probs_V in probs.items()}
 
 
-def at(law_V: np.ndarray, temperatures: Sequence[float] | np.ndarray, top_p: float) -> np.ndarray:
-    """A law at each temperature, then cut by top_p, as the sampler does it; float64 [N, V]."""
-    N = len(temperatures)
-    settings = truncate.Law(
-        jnp.asarray(temperatures, jnp.float32), jnp.zeros(N, jnp.int32),
-        jnp.full(N, top_p, jnp.float32), jnp.zeros(N, jnp.float32),
-    )  # fmt: skip
+def at(probs_V: np.ndarray, laws: Sequence[Sampling]) -> np.ndarray:
+    """What each of the N laws makes of `probs_V`, as the sampler does it; float64 [N, V]."""
     with np.errstate(divide="ignore"):
-        logits_V = jnp.asarray(np.log(law_V), jnp.float32)
-    logits_NV = jnp.broadcast_to(logits_V, (N, len(law_V)))
-    return np.asarray(_cut(logits_NV, settings), np.float64)
+        logits_V = jnp.asarray(np.log(probs_V), jnp.float32)
+    logits_NV = jnp.broadcast_to(logits_V, (len(laws), len(probs_V)))
+    return np.asarray(_cut(logits_NV, score.stack(laws, len(probs_V))), np.float64)
 
 
 _cut = jax.jit(lambda logits, law: jax.nn.softmax(truncate.truncate(logits, law), axis=1))
 
 
-def curve(probs: dict[str, np.ndarray], temperatures: np.ndarray, top_p: float) -> Curve:
+def curve(probs: dict[str, np.ndarray], temperatures: Sequence[float], top_p: float) -> Curve:
     """The chance to pass at each temperature, all states cut by `top_p`."""
-    law = {state: at(probs[state], temperatures, top_p) for state in STATES}
+    laws = [Sampling(temperature, top_p=top_p) for temperature in temperatures]
+    law = {state: at(probs[state], laws) for state in STATES}
     opened = law["root"][:, :_OPENING].sum(axis=1)
-    return Curve(temperatures, opened * law["fork"][:, 0] * law["lock"][:, 0] ** NUM_LOCKS)
+    success = opened * law["fork"][:, 0] * law["lock"][:, 0] ** NUM_LOCKS
+    return Curve(np.asarray(temperatures), success)
 
 
 def entropy_bits(law_V: np.ndarray) -> float:

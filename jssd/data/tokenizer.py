@@ -76,6 +76,10 @@ class Tokenizer:
         """Text of `ids`, special tokens skipped, nothing cleaned up (code needs its spaces)."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
 
+    def show(self, token: int) -> str:
+        """One token's text by itself, special tokens too; parts of a character show as "�"."""
+        return self._backend.decode([token], skip_special_tokens=False)
+
     def chat(self, messages: Sequence[dict[str, str]]) -> str:
         """The chat template's text for `messages` (role, content), up to where the answer begins.
 

@@ -110,7 +110,7 @@ class Scorer:
           ValueError: an empty prompt or completion, numbers of prompts and completions that differ,
             or one that does not fit the model's context.
         """
-        self._check(prompts, completions)
+        self.check(prompts, completions)
         laws_L = stack(laws, self.cfg.vocab_size)
         size = [len(prompt) + len(ids) for prompt, ids in zip(prompts, completions)]
         order = sorted(range(len(size)), key=lambda i: -size[i])
@@ -164,7 +164,8 @@ class Scorer:
             target_C[:size] = target[start : start + size]
             yield self._pick(x_ND, index_C), target_C
 
-    def _check(self, prompts, completions) -> None:
+    def check(self, prompts, completions) -> None:
+        """Raises the errors of `score`."""
         if len(prompts) != len(completions):
             raise ValueError(
                 f"{len(prompts)} prompts and {len(completions)} completions must pair up."

@@ -1,9 +1,12 @@
 """What every stage of a run shares: the config, the work directory, the mesh, the base model."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,10 +44,14 @@ class Run:
 
     def base_folder(self) -> pathlib.Path:
         """The base model as a Hugging Face folder; a .gguf file becomes one in `base/`."""
-        source = hub.resolve(self.config.model.path, self.config.model.revision)
+        return self.folder_of(self.config.model.path, "base", self.config.model.revision)
+
+    def folder_of(self, path: str, name: str, revision: str = "main") -> pathlib.Path:
+        """Any model that a user names, likewise; a .gguf file becomes `name/`."""
+        source = hub.resolve(path, revision)
         if source.suffix != ".gguf":
             return source
-        folder = (self.within or self.workdir) / "base"
+        folder = (self.within or self.workdir) / name
         return gguf.to_hf_folder(source, folder, self.config.model.dtype or None)
 
     def tokenizer(self) -> Tokenizer:
@@ -74,10 +81,21 @@ def for_decoding(
     """
     with jax.set_mesh(mesh):
         params = jax.jit(transformer.unstack)(params)
+    return _to_decode_mesh(params, functools.partial(transformer.abstract_unstacked, cfg), mesh)
+
+
+def for_scoring(
+    params: transformer.Params, cfg: ModelConfig, mesh: jax.sharding.Mesh
+) -> transformer.Params:
+    """Weights as the scorer wants them: stacked, on `sharding.decode_mesh` like `for_decoding`."""
+    return _to_decode_mesh(params, functools.partial(transformer.abstract_params, cfg), mesh)
+
+
+def _to_decode_mesh(params: Any, abstract: Callable[[], Any], mesh: jax.sharding.Mesh) -> Any:
     everywhere = sharding.decode_mesh(mesh)
     here = sharding.decode_mesh(mesh, jax.process_index())
     with jax.set_mesh(everywhere):
-        like = transformer.abstract_unstacked(cfg)
+        like = abstract()
 
     def place(leaf: jax.Array, like: jax.ShapeDtypeStruct) -> jax.Array:
         assert isinstance(like.sharding, jax.NamedSharding)

@@ -129,6 +129,91 @@ def pass_at(cells: Sequence[Cell]) -> Figure:
     return figure
 
 
+@_png
+def panels(found: dict[str, Any]) -> Figure:
+    """Panels a to d of the paper's measurements (section 5.5), of `analysis.panels.summarise`."""
+    figure = Figure(figsize=(9.4, 6.4), layout="constrained")
+    (ranks, supports), (entropies, matched) = figure.subplots(2, 2)
+    temperatures, groups = found["temperatures"], found["by_top_mass"]
+    middle = len(temperatures) // 2
+    for model, color in COLORS.items():
+        style: Any = {"color": color, "lw": 1.5, "label": model}
+        marked = style | {"marker": "o" if model == "base" else "D", "ms": 4.5}
+        curve = found["mass_by_rank"][model]
+        ranks.plot(range(1, len(curve) + 1), [max(1 - mass, 1e-7) for mass in curve], **style)
+        supports.plot(temperatures, found["supports"][model], **marked)
+        entropies.plot(temperatures, found["entropies"][model], **marked)
+        held = [
+            (i, row["entropies"][middle]) for i, row in enumerate(groups[model]) if row["tokens"]
+        ]
+        matched.plot(*zip(*held), **marked)
+    ranks.set(yscale="log", title="a. Mass of the likeliest tokens", xlabel="rank")
+    ranks.invert_yaxis()
+    ranks.set_ylabel("1 − cumulative mass")
+    supports.set(title="b. Tokens that survive truncation, mean", xlabel="evaluation temperature")
+    entropies.set(title="c. Entropy after truncation, nats", xlabel="evaluation temperature")
+    edges = [row["from"] for row in groups["base"]]
+    names = [f"≥ {100 * edge:g}" for edge in edges[:-1]] + ["below"]
+    matched.set_xticks(range(len(names)), names)
+    matched.set(
+        title=f"d. The same at T {temperatures[middle]:g}, by mass in the top 20",
+        xlabel="mass in the model's own 20 likeliest tokens, percent",
+    )
+    for axes in (ranks, supports, entropies, matched):
+        axes.grid(True)
+        axes.legend(frameon=False, fontsize=8.5)
+    return figure
+
+
+@_png
+def loss_parts(kinds: dict[str, Any]) -> Figure:
+    """The loss taken apart, before training and after, for all tokens, locks and forks."""
+    figure = Figure(figsize=(9.4, 2.9), layout="constrained")
+    parts = {
+        "compression": "support compression",
+        "reshaping": "within-support reshaping",
+        "alignment": "alignment",
+    }
+    for axes, (part, title) in zip(figure.subplots(1, 3), parts.items()):
+        for (model, color), shift in zip(COLORS.items(), (-0.19, 0.19)):
+            at = [i + shift for i in range(len(kinds))]
+            values = [kind[model]["loss"][part] for kind in kinds.values()]
+            axes.bar(at, values, 0.36, color=color, label=model)
+        axes.set_xticks(range(len(kinds)), list(kinds))
+        axes.set_title(f"{title}, nats")
+        axes.yaxis.grid(True)
+        axes.set_axisbelow(True)
+    axes.legend(frameon=False, fontsize=8.5)
+    return figure
+
+
+@_png
+def toy(found: dict[str, Any]) -> Figure:
+    """The toy: the chance to pass by temperature, and the student's gain by evaluation top_p."""
+    figure = Figure(figsize=(9.4, 3.2), layout="constrained")
+    curve, gap = figure.subplots(1, 2, width_ratios=(3, 2))
+    for (name, row), color in zip(found["curves"].items(), COLORS.values()):
+        percents = [100 * value for value in row["success"]]
+        curve.plot(row["temperatures"], percents, color=color, lw=1.5, label=name)
+        best = row["best"]
+        curve.plot(best["temperature"], 100 * best["success"], "o", color=color, ms=5)
+        curve.annotate(
+            f"{100 * best['success']:.1f} at T {best['temperature']:.2f}",
+            (best["temperature"], 100 * best["success"]), xytext=(-7, 3), color=color,
+            textcoords="offset points", ha="right", fontsize=8.5,
+        )  # fmt: skip
+    curve.set(title=f"Chance to pass, percent, at top-p {found['top_p']:g}", xlabel="temperature")
+    curve.set_ylim(0, 1.15 * max(curve.get_ylim()))
+    curve.legend(frameon=False, loc="upper left")
+    names = [f"{row['top_p']:.2f}" for row in found["gaps"]]
+    gap.bar(names, [100 * row["gap"] for row in found["gaps"]], 0.6, color="#5b7fa6")
+    gap.set(title="Best student minus best teacher, points", xlabel="top-p of evaluation")
+    for axes in (curve, gap):
+        axes.yaxis.grid(True)
+        axes.set_axisbelow(True)
+    return figure
+
+
 def _histogram(runs: Sequence[RunFiles], part: str) -> dict[tuple[int, int], int]:
     counts: dict[tuple[int, int], int] = {}
     for run in runs:

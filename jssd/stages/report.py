@@ -1,27 +1,22 @@
 """Stage report: what finished runs found, as one self-contained page with figures and a table."""
 
-import base64
 import collections
-import os
 import pathlib
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
-import jinja2
 import rich.box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jssd.evals.passk import Difference, Estimate
 from jssd.plan import table
-from jssd.stages import excerpts, findings, plots
+from jssd.stages import excerpts, findings, pages, plots
 from jssd.stages.findings import Cell, Gap, RunFiles
+from jssd.stages.pages import PAGE, interval, p_value, percent, points
 
-PAGE = "index.html"
 NUM_SAMPLES = 24  # Training samples to read on the page.
 NUM_TASKS = 32  # Evaluated tasks to read, over all decodings.
 # The curves' keys, each with what it says.
@@ -53,8 +48,10 @@ def run(workdirs: list[pathlib.Path], folder: pathlib.Path) -> None:
     cells, gaps = findings.cells(runs), findings.gaps(runs)
     figures = _figures(runs, cells)
     page = _page(runs, absent, cells, gaps, figures, findings.read_plan(folder.parent))
-    # A lone surrogate in a completion has no UTF-8; it is shown as its escape.
-    _write(folder, figures | {PAGE: page.encode("utf-8", errors="backslashreplace")})
+    pages.write(folder, figures | {PAGE: page})
+    for old in folder.glob("pass_at-*.png"):
+        if old.name not in figures:
+            old.unlink()  # Of a benchmark that is no longer evaluated.
     _print(runs, absent, cells, gaps)
     print(f"report: {folder / PAGE}", flush=True)
 
@@ -78,23 +75,11 @@ def _page(
     gaps: Sequence[Gap],
     figures: dict[str, bytes],
     plan: dict[str, Any] | None,
-) -> str:
-    # Autoescape is not left to the file's name: completions are hostile text.
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        extensions=["jinja2.ext.do"],
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": number, "percent": percent, "interval": interval, "points": points,
-        "p_value": p_value, "law": law,
-    }  # fmt: skip
+) -> bytes:
     first_drawn = next((run for run in runs if run.samples), None)
     first_scored = next((run for run in runs if run.scores), None)
-    return environment.get_template("report.html.jinja").render(
+    return pages.render(
+        "report.html.jinja",
         runs=runs,
         absent=absent,
         config=runs[0].config,
@@ -103,7 +88,7 @@ def _page(
         gaps=gaps,
         conclusions=conclusions(gaps, len(runs)),
         missing=missing(runs, absent),
-        figures={name: _embedded(data) for name, data in figures.items()},
+        figures={name: pages.embedded(data) for name, data in figures.items()},
         metrics=METRICS,
         sandboxes=_distinct(s["sandbox"] for run in runs for s in run.scores.values()),
         fingerprints={
@@ -120,12 +105,6 @@ def _page(
         plan=plan,
         plan_table=table,
     )
-
-
-def _embedded(png: bytes) -> dict[str, Any]:
-    """A figure for the page, at half its pixels so that it stays sharp on fine screens."""
-    width = int.from_bytes(png[16:20])  # Of the header, which every PNG begins with.
-    return {"width": width // 2, "base64": base64.b64encode(png).decode()}
 
 
 def missing(runs: Sequence[RunFiles], absent: Sequence[str]) -> list[str]:
@@ -173,78 +152,12 @@ def conclusions(gaps: Sequence[Gap], num_runs: int) -> list[str]:
     return lines
 
 
-def percent(value: float) -> str:
-    """A share in percent with one digit, without the sign."""
-    return f"{100 * value:.1f}"
-
-
-def points(value: float) -> str:
-    """A difference of shares in percentage points, with its sign."""
-    return f"{100 * value:+.1f}".replace("-", "−")
-
-
-def interval(estimate: Estimate | Difference, signed: bool = False) -> str:
-    """The ends of an interval in percent or, `signed`, in points."""
-    show = points if signed else percent
-    return f"[{show(estimate.low)}, {show(estimate.high)}]"
-
-
-def p_value(value: float) -> str:
-    """A p-value with three digits after the point."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def number(value: Any) -> str:
-    """A value of the config or of the counts as short text."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    if isinstance(value, int) or (value.is_integer() and abs(value) < 1e12):
-        return f"{int(value):,}" if abs(value) >= 10_000 else str(int(value))
-    return f"{value:.4g}"
-
-
-def law(decode: dict[str, Any]) -> str:
-    """A sampling law in words, truncation only where it is on."""
-    if decode["temperature"] == 0:
-        return "greedy"
-    parts = [f"T {decode['temperature']:g}"]
-    parts += [f"top-k {decode['top_k']}"] if decode["top_k"] else []
-    parts += [f"top-p {decode['top_p']:g}"] if decode["top_p"] < 1 else []
-    parts += [f"min-p {decode['min_p']:g}"] if decode.get("min_p") else []
-    return ", ".join(parts)
-
-
 def _benchmarks(cells: Sequence[Cell]) -> list[str]:
     return _distinct(cell.benchmark for cell in cells)
 
 
 def _distinct(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
-
-
-def _write(folder: pathlib.Path, files: dict[str, bytes]) -> None:
-    """Puts `files` into `folder`, all written beside it first, the page last.
-
-    Each is renamed into place. The page holds its own copies of the figures, so whatever stops
-    this, the page is whole: the old one or the new one.
-    """
-    beside = folder.parent / f".{folder.name}.partial"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    for name, data in files.items():
-        with open(beside / name, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in sorted(files, key=lambda name: name == PAGE):
-        os.replace(beside / name, folder / name)
-    beside.rmdir()
-    for old in folder.glob("pass_at-*.png"):
-        if old.name not in files:
-            old.unlink()  # Of a benchmark that is no longer evaluated.
 
 
 def _print(

@@ -1,0 +1,160 @@
+"""Stage mechanism: what training did to the law of each token, base against student: `mechanism/`.
+
+Both models read the same completions. `tokens.jsonl` holds a line per completion with a row per
+token; `summary.json` the means; `index.html` the figures, and completions coloured token by token.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from jssd.analysis import locks_forks, panels
+from jssd.data import contexts
+from jssd.data.contexts import Context
+from jssd.data.tokenizer import Tokenizer
+from jssd.model import transformer
+from jssd.sampling.request import Sampling
+from jssd.stages import coloured, context
+from jssd.stages.context import Run
+from jssd.stages.excerpts import spread
+from jssd.weights.fingerprint import fingerprint
+
+TOKENS, SUMMARY = "tokens.jsonl", "summary.json"
+
+
+def run(run: Run) -> None:
+    """Measures what is missing, completion by completion, then writes summary and page.
+
+    Raises:
+      FileNotFoundError: no student, or no contexts.
+      ValueError: other settings than it was begun with, other weights than before, models of
+        different vocabularies, several processes, or contexts that cannot be read.
+    """
+    if jax.process_count() > 1:
+        raise ValueError(
+            "--stages=mechanism measures on the devices of one process: start it alone."
+        )
+    config, folder = run.config.mechanism, run.workdir / "mechanism"
+    settings = context.section(run.config, "model", "mechanism", "sampling")
+    context.freeze_settings(folder, settings)
+    folders = _folders(run)
+    tokenizer = Tokenizer(folders["base"])
+    if not (folder / TOKENS).exists():
+        _measure(run, folders, tokenizer)
+    completions = [json.loads(line) for line in _lines(folder / TOKENS)]
+    summary = panels.summarise(
+        completions,
+        temperatures=config.temperatures,
+        resamples=run.config.evaluate.bootstrap,
+    )
+    summary |= {"settings": settings, "fingerprints": completions[0]["fingerprints"]}
+    context.write_json(folder / SUMMARY, summary)
+    coloured.write(folder, summary, completions, tokenizer)
+    for line in coloured.sentences(summary):
+        print(line, flush=True)
+    print(f"mechanism: {folder / coloured.PAGE}", flush=True)
+
+
+def _measure(run: Run, folders: dict[str, pathlib.Path], tokenizer: Tokenizer) -> None:
+    """Writes `tokens.jsonl`, going on after the last whole line of a run that was killed."""
+    config, law, folder = run.config.mechanism, run.config.sampling, run.workdir / "mechanism"
+    chosen = _contexts(run, tokenizer)
+    with run.writer("mechanism") as writer:
+        models, names = _models(run, folders)
+        partial = folder / f"{TOKENS}.partial"
+        done = _recover(partial, names)
+        pair = locks_forks.Pair(
+            *models,
+            training=Sampling(law.temperature, law.top_k, law.top_p, law.min_p),
+            evaluation=[
+                Sampling(temperature, config.top_k, config.top_p)
+                for temperature in config.temperatures
+            ],
+            dtype=context.as_dtype(run.config.model.compute_dtype),
+        )
+        todo = chosen[done:]
+        looked = pair.look(
+            [item.prompt_ids for item in todo], [item.completion_ids for item in todo]
+        )
+        with (
+            writer.progress(len(chosen), "mechanism", done=done) as advance,
+            open(partial, "a", encoding="utf-8") as file,
+        ):
+            for item, (views, losses) in zip(todo, looked):
+                line = {
+                    "prompt_id": item.prompt_id,
+                    "sample": item.sample,
+                    "fingerprints": names,
+                    "mass_by_rank": {
+                        model: locks_forks.mass_by_rank(view) for model, view in views.items()
+                    },
+                    "tokens": locks_forks.rows(
+                        views, losses, item.completion_ids, config.fork_entropy
+                    ),
+                }
+                file.write(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+                advance(1)
+        os.replace(partial, folder / TOKENS)
+
+
+def _folders(run: Run) -> dict[str, pathlib.Path]:
+    config = run.config.mechanism
+    folders = {"base": run.base_folder(), "student": run.workdir / "export"}
+    for model in folders:
+        if path := getattr(config, model):
+            folders[model] = run.folder_of(path, f"mechanism/{model}")
+    if not folders["student"].exists():
+        raise FileNotFoundError(
+            f"{folders['student']} does not exist. Run stages sft and export before mechanism, or "
+            "set mechanism.student."
+        )
+    return folders
+
+
+def _models(
+    run: Run, folders: dict[str, pathlib.Path]
+) -> tuple[list[tuple[Any, transformer.Params]], dict[str, str]]:
+    """Base and student on the decode mesh, and the fingerprints of their weights."""
+    models, names = [], {}
+    for model, folder in folders.items():
+        with jax.set_mesh(run.mesh):
+            cfg, params = run.load(folder)
+            names[model] = fingerprint(params)
+        models.append((cfg, context.for_scoring(params, cfg, run.mesh)))
+    return models, names
+
+
+def _contexts(run: Run, tokenizer: Tokenizer) -> list[Context]:
+    config = run.config.mechanism
+    where = config.contexts or run.workdir / "samples"
+    found = contexts.read(where, tokenizer, config.template)
+    chosen = [found[i] for i in spread(len(found), config.limit or len(found))]
+    return [item.cut(config.max_tokens) for item in chosen]
+
+
+def _recover(partial: pathlib.Path, names: dict[str, str]) -> int:
+    """How many completions are done. Cuts off a line that a killed run left torn."""
+    if not partial.exists():
+        return 0
+    done = list(_lines(partial))
+    whole = [line for line in done if line.endswith("\n")]
+    if len(whole) < len(done):
+        context.write_text(partial, "".join(whole))
+    for line in whole:
+        if (found := json.loads(line)["fingerprints"]) != names:
+            raise ValueError(
+                f"{partial} was begun with weights {found}, now they are {names}. Delete "
+                f"{partial.parent} to begin anew, or restore the models."
+            )
+    return len(whole)
+
+
+def _lines(path: pathlib.Path) -> Iterator[str]:
+    with open(path, encoding="utf-8", newline="\n") as file:
+        yield from file
