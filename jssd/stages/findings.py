@@ -15,7 +15,10 @@ from jssd.evals import passk
 MODELS = ("base", "student")
 # What may differ between the seeds of one run: the seeds, and what never changes a token.
 _FREE = {"sampling": ("seed",), "train": ("seed",), "evaluate": ("seed", "workers")}
-_FREE_SECTIONS = ("name", "seeds", "compile_cache", "mesh", "engine", "hardware", "plan")
+_FREE_SECTIONS = (
+    "name", "stages", "seeds", "compile_cache", "mesh", "engine", "hardware", "plan", "mechanism",
+    "toy",
+)  # fmt: skip
 
 Place = tuple[str, str, str]  # Benchmark, decoding, model.
 
@@ -33,6 +36,7 @@ class RunFiles:
     exported: bool
     scores: dict[Place, dict[str, Any]]
     comparisons: list[dict[str, Any]] | None
+    mechanism: dict[str, Any] | None
 
     @property
     def status(self) -> dict[str, str]:
@@ -151,11 +155,13 @@ def _read_run(name: str, workdir: pathlib.Path) -> RunFiles | None:
             for path in sorted(workdir.glob("eval/*/*/*/scores.json"))
         },
         comparisons=_read_json(workdir / "eval" / "comparisons.json"),
+        mechanism=_read_json(workdir / "mechanism" / "summary.json"),
     )
     planned = read_plan(workdir) is not None
     if not (
-        found.samples or found.data or found.steps or found.scores or found.exported or planned
-    ):
+        found.samples or found.data or found.steps or found.scores or found.exported
+        or found.mechanism or planned
+    ):  # fmt: skip
         return None
     if config is None:
         raise FileNotFoundError(

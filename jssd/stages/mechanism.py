@@ -24,6 +24,7 @@ from jssd.stages.excerpts import spread
 from jssd.weights.fingerprint import fingerprint
 
 TOKENS, SUMMARY = "tokens.jsonl", "summary.json"
+ROWS = 8  # Completions measured in one forward pass.
 
 
 def run(run: Run) -> None:
@@ -74,6 +75,7 @@ def _measure(run: Run, folders: dict[str, pathlib.Path], tokenizer: Tokenizer) -
                 Sampling(temperature, config.top_k, config.top_p)
                 for temperature in config.temperatures
             ],
+            rows=ROWS,
             dtype=context.as_dtype(run.config.model.compute_dtype),
         )
         todo = chosen[done:]
@@ -139,12 +141,17 @@ def _contexts(run: Run, tokenizer: Tokenizer) -> list[Context]:
 
 
 def _recover(partial: pathlib.Path, names: dict[str, str]) -> int:
-    """How many completions are done. Cuts off a line that a killed run left torn."""
+    """How many completions are done.
+
+    They are measured in groups, and bits may depend on the group: those of a group that a killed
+    run left unfinished are cut off, with a torn line.
+    """
     if not partial.exists():
         return 0
-    done = list(_lines(partial))
-    whole = [line for line in done if line.endswith("\n")]
-    if len(whole) < len(done):
+    found = list(_lines(partial))
+    whole = [line for line in found if line.endswith("\n")]
+    whole = whole[: len(whole) // ROWS * ROWS]
+    if len(whole) < len(found):
         context.write_text(partial, "".join(whole))
     for line in whole:
         if (found := json.loads(line)["fingerprints"]) != names:

@@ -1,10 +1,10 @@
 """Stage report: what finished runs found, as one self-contained page with figures and a table."""
 
 import collections
+import os
 import pathlib
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import jax
 import rich.box
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jssd.plan import table
-from jssd.stages import excerpts, findings, pages, plots
+from jssd.stages import coloured, excerpts, findings, pages, plots
 from jssd.stages.findings import Cell, Gap, RunFiles
 from jssd.stages.pages import PAGE, interval, p_value, percent, points
 
@@ -47,7 +47,7 @@ def run(workdirs: list[pathlib.Path], folder: pathlib.Path) -> None:
     runs, absent = findings.read(workdirs)
     cells, gaps = findings.cells(runs), findings.gaps(runs)
     figures = _figures(runs, cells)
-    page = _page(runs, absent, cells, gaps, figures, findings.read_plan(folder.parent))
+    page = _page(runs, absent, cells, gaps, figures, folder)
     pages.write(folder, figures | {PAGE: page})
     for old in folder.glob("pass_at-*.png"):
         if old.name not in figures:
@@ -65,6 +65,9 @@ def _figures(runs: Sequence[RunFiles], cells: Sequence[Cell]) -> dict[str, bytes
     for benchmark in _benchmarks(cells):
         mine = [cell for cell in cells if cell.benchmark == benchmark]
         figures[f"pass_at-{benchmark}.png"] = plots.pass_at(mine)
+    for index, run in enumerate(runs):
+        if run.mechanism:
+            figures[f"mechanism-{index}.png"] = plots.panels(run.mechanism["panels"])
     return figures
 
 
@@ -74,7 +77,7 @@ def _page(
     cells: Sequence[Cell],
     gaps: Sequence[Gap],
     figures: dict[str, bytes],
-    plan: dict[str, Any] | None,
+    folder: pathlib.Path,
 ) -> bytes:
     first_drawn = next((run for run in runs if run.samples), None)
     first_scored = next((run for run in runs if run.scores), None)
@@ -102,8 +105,18 @@ def _page(
         pairs=first_scored and excerpts.pairs(first_scored, NUM_TASKS),
         pairs_from=first_scored,
         colors=plots.COLORS,
-        plan=plan,
+        plan=findings.read_plan(folder.parent),
         plan_table=table,
+        mechanisms=[
+            {
+                "name": run.name,
+                "figure": f"mechanism-{index}.png",
+                "sentences": coloured.sentences(run.mechanism),
+                "page": os.path.relpath(run.workdir / "mechanism" / PAGE, folder),
+            }
+            for index, run in enumerate(runs)
+            if run.mechanism
+        ],
     )
 
 
