@@ -53,20 +53,20 @@ def _context(
     row: dict[str, Any], place: str, number: int, tokenizer: Tokenizer, template: str
 ) -> Context:
     name, sample = str(row.get("prompt_id", number)), int(row.get("sample", 0))
-    ids = [row.get("prompt_token_ids"), row.get("token_ids")]
-    if any(ids):
-        for value in ids:
+    prompt_ids, ids = row.get("prompt_token_ids"), row.get("token_ids")
+    if prompt_ids or ids:
+        for value in (prompt_ids, ids):
             if not value or not all(type(i) is int and i >= 0 for i in value):
                 raise ValueError(f"{place} must hold token ids in prompt_token_ids and token_ids.")
-        return Context(name, sample, *ids)
-    texts = [row.get("prompt"), row.get("completion")]
-    if not all(isinstance(text, str) and text for text in texts):
+        return Context(name, sample, row["prompt_token_ids"], row["token_ids"])
+    prompt, completion = row.get("prompt") or "", row.get("completion") or ""
+    if not all(isinstance(text, str) and text for text in (prompt, completion)):
         raise ValueError(
             f"{place} must hold texts in prompt and completion, or token ids in prompt_token_ids "
             f"and token_ids. It has: {', '.join(sorted(row))}."
         )
     # Laid out raw, a text goes in letter by letter: a template would strip it.
-    asked = tokenizer.prefix + texts[0]
+    asked = tokenizer.prefix + prompt
     if template != "raw":
-        asked = prompts.render(prompts.Problem(name, texts[0]), template, tokenizer)
-    return Context(name, sample, tokenizer.encode(asked), tokenizer.encode(texts[1]))
+        asked = prompts.render(prompts.Problem(name, prompt), template, tokenizer)
+    return Context(name, sample, tokenizer.encode(asked), tokenizer.encode(completion))

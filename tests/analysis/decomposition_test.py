@@ -50,7 +50,7 @@ def logits():
 
 @pytest.mark.parametrize("settings", LAWS, ids=str)
 def test_each_part_is_what_it_is_called(logits, settings):
-    kept_BV, loss = taken_apart(*logits, settings)
+    kept_BV, loss = taken_apart(logits[0], logits[1], settings)
     full = truncate.truncate(logits[0], law_of(settings, B))
     assert (np.asarray(kept_BV) == np.isfinite(np.asarray(full))).all()
     T = settings.temperature
@@ -74,7 +74,7 @@ def test_each_part_is_what_it_is_called(logits, settings):
 
 @pytest.mark.parametrize("settings", LAWS, ids=str)
 def test_the_parts_add_up(logits, settings):
-    _, loss = taken_apart(*logits, settings)
+    _, loss = taken_apart(logits[0], logits[1], settings)
     np.testing.assert_allclose(total(loss), loss.cross_entropy, atol=1e-5, rtol=1e-6)
 
 

@@ -70,7 +70,7 @@ def test_views_follow_from_the_full_logits(models, texts, looked):
 def test_laws_are_those_of_the_scorer(models, texts, looked):
     for name, (cfg, params) in zip(("base", "student"), models):
         scored = Scorer(params, cfg, rows=3, bucket=8, chunk=16).score(
-            *texts, [TRAINING, *EVALUATION]
+            texts[0], texts[1], [TRAINING, *EVALUATION]
         )
         for scores, (views, _) in zip(scored, looked):
             view = views[name]
@@ -92,7 +92,7 @@ def test_rows_name_locks_and_forks(texts, looked):
             assert parts["compression"] == pytest.approx(
                 -np.log1p(-row["student"]["tail_mass"]), abs=1e-4
             )
-    rows = locks_forks.rows(*looked[2], texts[1][2], fork_entropy=2.0)
+    rows = locks_forks.rows(looked[2][0], looked[2][1], texts[1][2], fork_entropy=2.0)
     assert {row["kind"] for row in rows} == {"lock", "fork"}
 
 
