@@ -103,6 +103,8 @@ class EngineConfig:
     strict: bool = False
     # Stores the token ids each draw could have taken, for KeptMass in training.
     keep_support: bool = True
+    # Stores their probabilities too, for `train.targets` "law". Some three times the file.
+    keep_law: bool = False
 
 
 @dataclasses.dataclass
@@ -152,6 +154,10 @@ class TrainConfig:
     # Weight of the router's load-balancing loss. It is logged anyway; the paper names none.
     router_aux_loss: float = 0.0
     loss_chunk: int = 256  # Response tokens whose logits exist at once.
+    # What a response token is trained towards: "draw", the token that was drawn, or "law", all that
+    # could have been, each by its probability (soft targets): the same expected gradient with less
+    # noise. "law" is ours, not the paper's, and needs `engine.keep_law` at sampling.
+    targets: str = "draw"
     seed: int = 0  # Order of the samples.
     log_every: int = 1
     save_every: int = 250
@@ -352,6 +358,7 @@ LIVECODEBENCH_RULES = (
     "budget",
 )
 PACKING = ("packed", "bucketed", "none")
+TARGETS = ("draw", "law")
 REMAT = ("none", "block", "dots", "offload")
 TRAIN_ATTENTION = ("auto", "dense", "blockwise", "splash", "cudnn")
 ATTENTION = ("auto", "gather", "ragged", "triton")

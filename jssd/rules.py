@@ -16,6 +16,7 @@ from jssd.config import (
     PROGRAMS,
     REMAT,
     STAGES,
+    TARGETS,
     TRAIN_ATTENTION,
     Config,
     SamplingConfig,
@@ -131,11 +132,17 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
     for name, words in (
         ("train.remat", REMAT),
         ("train.packing", PACKING),
+        ("train.targets", TARGETS),
         ("train.attention", TRAIN_ATTENTION),
         ("train.param_dtype", ("float32", "bfloat16")),
         ("train.mu_dtype", ("float32", "bfloat16")),
     ):
         rule(read(name) in words, name, f"must be one of {', '.join(words)}")
+    rule(
+        config.engine.keep_support or not config.engine.keep_law,
+        "engine.keep_law",
+        "needs engine.keep_support=True: it stores the probabilities of those tokens",
+    )
     rule(config.train.router_aux_loss >= 0, "train.router_aux_loss", "must be 0 (off) or more")
     rule(config.train.learning_rate > 0, "train.learning_rate", "must be above 0")
     rule(

@@ -31,6 +31,7 @@ class Examples:
     tokens int32 [total]; starts int64 [samples + 1]; prompt_lens int64 [samples]. `support_sizes`
     int32 [total] and `support_starts` int64 [total] place each token's support in `support_ids`
     int32; a size of 0 or less is unknown. `support_width` is the largest size, at least 1.
+    `support_probs` float32 are the law's probabilities of `support_ids`, with soft targets only.
     """
 
     tokens: np.ndarray
@@ -40,6 +41,7 @@ class Examples:
     support_starts: np.ndarray
     support_ids: np.ndarray
     support_width: int
+    support_probs: np.ndarray | None = None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -52,11 +54,14 @@ class Examples:
         return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:16]
 
 
-def from_samples(samples: Sequence[Sample], eos_id: int | None = None) -> Examples:
+def from_samples(
+    samples: Sequence[Sample], eos_id: int | None = None, *, targets: str = "draw"
+) -> Examples:
     """The stored token ids of `samples`, nothing tokenised again.
 
     `eos_id` closes completions that were cut at the token limit (filter.truncated="keep"); its
-    support is unknown. None trains them as drawn. Raises ValueError without samples.
+    support is unknown. None trains them as drawn. With `targets` "law" the examples hold the law of
+    each draw. Raises ValueError without samples, or without the laws that are asked for.
     """
     if not samples:
         raise ValueError("there are no samples to train on. Run stage sample, or relax the filter.")
@@ -79,7 +84,21 @@ def from_samples(samples: Sequence[Sample], eos_id: int | None = None) -> Exampl
         support_starts=np.cumsum(stored_sizes) - stored_sizes,
         support_ids=np.concatenate(supports),
         support_width=max(int(stored_sizes.max()), 1),
+        support_probs=_laws(samples) if targets == "law" else None,
     )
+
+
+def _laws(samples: Sequence[Sample]) -> np.ndarray:
+    """The law of every draw, flat. An average over draws and laws would be no expectation of
+    either, so a sample that lacks one is refused."""
+    for sample in samples:
+        if not sample.support_probs or min(sample.support_sizes) <= 0:
+            raise ValueError(
+                f"train.targets='law' needs the law of every draw, and sample {sample.sample} of "
+                f"prompt {sample.prompt_id!r} lacks some. Sample again with engine.keep_law=True "
+                "and a law of at most 128 tokens (sampling.top_k), or set train.targets='draw'."
+            )
+    return np.concatenate([np.asarray(sample.support_probs, np.float32) for sample in samples])
 
 
 def build_row(examples: Examples, row: Sequence[int], seq_len: int) -> dict[str, np.ndarray]:
@@ -92,6 +111,8 @@ def build_row(examples: Examples, row: Sequence[int], seq_len: int) -> dict[str,
         "positions": np.zeros(seq_len, np.int32),
         "support_ids": np.full((seq_len, examples.support_width), _NO_ID, np.int32),
     }
+    if examples.support_probs is not None:
+        out["support_probs"] = np.zeros((seq_len, examples.support_width), np.float32)
     at = 0
     for segment, sample in enumerate(row, 1):
         start, end = examples.starts[sample], examples.starts[sample + 1]
@@ -105,21 +126,24 @@ def build_row(examples: Examples, row: Sequence[int], seq_len: int) -> dict[str,
         out["segment_ids"][here] = segment
         out["positions"][here] = np.arange(length)
         first = start + examples.prompt_lens[sample]
-        out["support_ids"][response] = _supports(examples, int(first), int(end))
+        known, inside = _known(examples, int(first), int(end))
+        ids = np.full(inside.shape, _NO_ID, np.int32)
+        ids[inside] = examples.support_ids[known]
+        ids[~inside[:, 0], 0] = UNKNOWN_SUPPORT
+        out["support_ids"][response] = ids
+        if examples.support_probs is not None:
+            out["support_probs"][response][inside] = examples.support_probs[known]
         at += length
     return out
 
 
-def _supports(examples: Examples, first: int, end: int) -> np.ndarray:
-    """Supports of tokens first to end [end - first, support_width], as `Batches` stores them."""
+def _known(examples: Examples, first: int, end: int) -> tuple[slice, np.ndarray]:
+    """Where the supports of tokens first to end are stored, and their places in a table
+    [end - first, support_width] of such tokens."""
     sizes = np.maximum(examples.support_sizes[first:end], 0)
-    slots = np.arange(examples.support_width)
-    inside = slots < sizes[:, None]
-    table = np.full(inside.shape, _NO_ID, np.int32)
     begin = examples.support_starts[first]
-    table[inside] = examples.support_ids[begin : begin + int(sizes.sum())]
-    table[sizes == 0, 0] = UNKNOWN_SUPPORT
-    return table
+    inside = np.arange(examples.support_width) < sizes[:, None]
+    return slice(begin, begin + int(sizes.sum())), inside
 
 
 Batch = list[dict[str, np.ndarray]]
@@ -133,7 +157,7 @@ class Batches(Iterator[Batch]):
     completion token. segment_ids int32: 1, 2, ... per row; 0 is padding. positions int32: from 0 in
     each segment. support_ids int32 [rows, T, S]: the ids the target could have been drawn from,
     padded with -1; -2 first where unknown; all -1 where loss_mask is 0. S is the data set's largest
-    support.
+    support. With soft targets support_probs float32 [rows, T, S], their probabilities, 0 elsewhere.
 
     T is `seq_len`; with packing "bucketed" it differs by micro-batch, alike on all processes (see
     `packing.micro_batches`). The rows of a micro-batch are cut into `shard_count` equal shards, and

@@ -25,7 +25,9 @@ class Sample:
     `token_ids` is the completion with its stop token when `finish_reason` is "stop". `logprobs` are
     those of the untruncated model at temperature 1, one per token. `support_ids` is flat: the ids
     each draw could have taken, so many per token as `support_sizes` says, where 0 means the whole
-    vocabulary and -1 too many to store. Both are empty when supports were not kept.
+    vocabulary and -1 too many to store. Both are empty when supports were not kept. `support_probs`
+    are the law's probabilities of `support_ids`, for soft targets; without them a line lacks the
+    field.
     """
 
     prompt_id: str
@@ -42,6 +44,7 @@ class Sample:
     seed: int
     fingerprint: str
     template: str
+    support_probs: list[float] = dataclasses.field(default_factory=list)
 
 
 MANIFEST = "manifest.json"  # What a finished folder holds.
@@ -57,6 +60,9 @@ def to_line(sample: Sample) -> str:
     _check(tree, f"sample {sample.prompt_id!r} number {sample.sample}")
     tree["logprobs"] = [float(str(value)) for value in np.asarray(sample.logprobs, np.float32)]
     tree["sampling"] = {name: sample.sampling[name] for name in _SAMPLING}
+    probs = tree.pop("support_probs")
+    if probs:
+        tree["support_probs"] = [float(str(value)) for value in np.asarray(probs, np.float32)]
     return json.dumps(tree, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -72,6 +78,7 @@ def from_line(line: str, where: str) -> Sample:
         ) from error
     if not isinstance(tree, dict):
         raise ValueError(f"{where} must be a JSON object, not a {type(tree).__name__}.")
+    tree.setdefault("support_probs", [])
     for name in FIELDS:
         if name not in tree:
             raise ValueError(f"{where} lacks field {name!r}.")
@@ -130,6 +137,16 @@ def _check(tree: dict[str, Any], where: str) -> None:
             "support_ids",
             "must hold each token that was drawn",
         )
+    probs = tree["support_probs"]
+    fits = isinstance(probs, list) and len(probs) in (0, total)
+    rule(
+        fits and all(type(p) is float and 0 <= p <= 1 for p in probs),
+        "support_probs",
+        f"must hold {total} probabilities, one per id of support_ids, or none",
+    )
+    if probs:
+        sums = np.add.reduceat(np.asarray(probs), (np.cumsum(stored) - stored)[stored > 0])
+        rule(bool(np.abs(sums - 1).max() < 1e-3), "support_probs", "must add up to 1 at each token")
     rule(tree["finish_reason"] in ("stop", "length"), "finish_reason", "must be 'stop' or 'length'")
     sampling = tree["sampling"]
     rule(

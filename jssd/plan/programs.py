@@ -122,7 +122,10 @@ def abstract_micro_batch(
     rows, accum = config.train.global_batch_size, config.train.grad_accum
     packing.check_cut(rows, accum, sharding.parts(mesh, "batch"))
     none = np.zeros(0, np.int64)
-    examples = pipeline.Examples(none, none, none, none, none, none, config.plan.support_ids)
+    examples = pipeline.Examples(
+        none, none, none, none, none, none, config.plan.support_ids,
+        support_probs=none if config.train.targets == "law" else None,
+    )  # fmt: skip
     row = pipeline.build_row(examples, (), config.train.seq_len)
 
     def place(array: np.ndarray) -> jax.ShapeDtypeStruct:

@@ -24,6 +24,7 @@ class Draw:
     logprob_B: jax.Array  # float32, under the untruncated model at temperature 1.
     support_BC: jax.Array  # int32: ids the draw could have taken, likeliest first; -1 beyond.
     support_size_B: jax.Array  # int32: how many; 0 is the whole vocabulary, -1 more than fit.
+    support_prob_BC: jax.Array  # float32: the law of the draw on them; 0 beyond.
 
 
 @jax.tree_util.register_dataclass
@@ -83,7 +84,9 @@ def draw(
     logprob_B = jnp.take_along_axis(logprob_BV, token_B[:, None], axis=1)[:, 0]
     size_B = jnp.where(found.certified_B, found.kept_BC.sum(axis=1), jnp.where(whole_B, 0, -1))
     support_BC = jnp.where(found.kept_BC & found.certified_B[:, None], found.ids_BC, -1)
-    return Draw(token_B, logprob_B, support_BC, size_B.astype(jnp.int32))
+    law_BC = jax.nn.softmax(jnp.where(found.kept_BC, found.sorted_BC, REMOVED), axis=1)
+    prob_BC = jnp.where(support_BC >= 0, law_BC, 0.0)
+    return Draw(token_B, logprob_B, support_BC, size_B.astype(jnp.int32), prob_BC)
 
 
 def measure(

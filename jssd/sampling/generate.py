@@ -25,6 +25,7 @@ class Completion:
       support_sizes: how many tokens each draw could have taken; 0 the whole vocabulary, -1 more
         than are stored.
       support_ids: those tokens, flat.
+      support_probs: the law of the draw on them, flat.
       finish_reason: "stop" (a stop id or stop string) or "length".
     """
 
@@ -32,6 +33,7 @@ class Completion:
     logprobs: list[float] = dataclasses.field(default_factory=list)
     support_sizes: list[int] = dataclasses.field(default_factory=list)
     support_ids: list[int] = dataclasses.field(default_factory=list)
+    support_probs: list[float] = dataclasses.field(default_factory=list)
     finish_reason: str = ""
 
 
@@ -252,7 +254,7 @@ def _shorten(completion: Completion, size: int) -> None:
     """Drops what was drawn after the first `size` tokens."""
     if completion.support_sizes:
         kept = sum(max(count, 0) for count in completion.support_sizes[:size])
-        del completion.support_ids[kept:]
+        del completion.support_ids[kept:], completion.support_probs[kept:]
     for name in ("token_ids", "logprobs", "support_sizes"):
         del getattr(completion, name)[size:]
 
@@ -330,3 +332,5 @@ def _collect(drawn: Drawn, slot: int, completion: Completion, keep_support: bool
         ids = drawn.draw.support_BC[:size, slot]
         completion.support_sizes.extend(drawn.draw.support_size_B[:size, slot].tolist())
         completion.support_ids.extend(ids[ids >= 0].tolist())
+        probs = drawn.draw.support_prob_BC[:size, slot]
+        completion.support_probs.extend(probs[ids >= 0].tolist())

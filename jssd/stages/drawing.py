@@ -41,7 +41,7 @@ class Drawer:
         dtype,
     ):
         self._tokenizer = tokenizer
-        self._keep_support = config.keep_support
+        self._keep_support, self._keep_law = config.keep_support, config.keep_law
         self._max_seq_len = cfg.max_seq_len
         self._fingerprint = fingerprint
         self._engine = Engine(
@@ -153,6 +153,7 @@ class Drawer:
             logprobs=completion.logprobs,
             support_sizes=completion.support_sizes,
             support_ids=completion.support_ids,
+            support_probs=completion.support_probs if self._keep_law else [],
             finish_reason=completion.finish_reason,
             sampling=settings,
             seed=seed,

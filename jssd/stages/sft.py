@@ -84,7 +84,7 @@ def _batches(run: Run, drawn: list[samples.Sample], writer) -> pipeline.Batches:
     eos_id = run.tokenizer().eos_id if config.filter.truncated == "keep" else None
     shards, shard_count = sharding.batch_shards()
     batches = pipeline.Batches(
-        pipeline.from_samples(kept, eos_id),
+        pipeline.from_samples(kept, eos_id, targets=config.train.targets),
         seq_len=config.train.seq_len,
         global_batch_size=config.train.global_batch_size,
         seed=config.train.seed,

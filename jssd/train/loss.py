@@ -52,6 +52,7 @@ def response_loss(
     targets_BT: jax.Array,
     loss_mask_BT: jax.Array,
     support_ids_BTU: jax.Array,
+    support_probs_BTU: jax.Array | None = None,
     *,
     chunk: int,
 ) -> LossSums:
@@ -64,51 +65,62 @@ def response_loss(
       loss_mask_BT: non-zero where the target is a response token.
       support_ids_BTU: int32 ids that each draw could have taken, distinct, padded with -1;
         `UNKNOWN_SUPPORT` in the first entry if they are unknown.
+      support_probs_BTU: float32 probabilities of these ids, 0 where there is none: where they are
+        known, the loss is the cross-entropy of this law (soft targets, ours, not the paper's), the
+        expectation of the loss of a draw from it. Without them it is that of `targets_BT`.
       chunk: response tokens, per batch shard, whose logits exist at once.
     """
     split = ("batch", "seq")
+    laws = () if support_probs_BTU is None else (support_probs_BTU,)
     run = on_shards(
-        functools.partial(_total_sums, chunk),
-        ((*split, None), None, split, split, (*split, None)),
+        functools.partial(_total_sums, chunk, len(laws)),
+        ((*split, None), None, split, split, *((*split, None) for _ in (0, *laws))),
         ((),) * len(LossSums._fields),
     )
-    sums = run(x_BTD, head_DV, targets_BT, loss_mask_BT != 0, support_ids_BTU)
+    sums = run(x_BTD, head_DV, targets_BT, loss_mask_BT != 0, support_ids_BTU, *laws)
     return LossSums(sums[0], *jax.lax.stop_gradient(sums[1:]))
 
 
-def _total_sums(chunk: int, *args: jax.Array) -> tuple[jax.Array, ...]:
-    return total(_sums(chunk, *args), "batch", "seq")
+def _total_sums(chunk: int, num_laws: int, *args: jax.Array) -> tuple[jax.Array, ...]:
+    return total(_sums(chunk, num_laws, *args), "batch", "seq")
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sums(chunk: int, *args: jax.Array) -> tuple[jax.Array, ...]:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _sums(chunk: int, num_laws: int, *args: jax.Array) -> tuple[jax.Array, ...]:
+    del num_laws
     return _walk(chunk, *args, with_grads=False)[0]
 
 
-def _sums_forward(chunk: int, *args: jax.Array):
+def _sums_forward(chunk: int, num_laws: int, *args: jax.Array):
+    del num_laws
     return _walk(chunk, *args, with_grads=True)
 
 
-def _sums_backward(chunk: int, grads: tuple[jax.Array, jax.Array], cotangents):
+def _sums_backward(chunk: int, num_laws: int, grads: tuple[jax.Array, jax.Array], cotangents):
     del chunk
     # Each device that holds a part of the vocabulary has a share of the sum's cotangent. Exact when
     # the caller differentiates the sum itself, as the train step does: `scale` is 1.
     scale = total(cotangents[0], "vocab")
     scaled = ((grad.astype(jnp.float32) * scale).astype(grad.dtype) for grad in grads)
-    return *scaled, None, None, None
+    return *scaled, None, None, None, *[None] * num_laws
 
 
 _sums.defvjp(_sums_forward, _sums_backward)
 
 
-def _walk(chunk: int, x_BTD, head_DV, targets_BT, mask_BT, support_ids_BTU, *, with_grads: bool):
+def _walk(
+    chunk: int, x_BTD, head_DV, targets_BT, mask_BT, support_ids_BTU, probs_BTU=None,
+    *, with_grads: bool,
+):  # fmt: skip
     """The sums, and the gradients of their first entry by `x_BTD` and `head_DV` (or None)."""
     # Cast, then gathered from its shards: once, not in every chunk, and in the narrower dtype. Not
     # before the hidden states are there: until then the copy would only take up memory.
     x_BTD, head_there_DV = jax.lax.optimization_barrier((x_BTD, head_DV))
     whole_DV = gather(head_there_DV.astype(x_BTD.dtype), 0, "embed")
     D, V = whole_DV.shape
-    x_MD, support_ids_MU = (x.reshape(-1, x.shape[-1]) for x in (x_BTD, support_ids_BTU))
+    flat = lambda array: array.reshape(-1, array.shape[-1])
+    x_MD, support_ids_MU = flat(x_BTD), flat(support_ids_BTU)
+    probs_MU = None if probs_BTU is None else flat(probs_BTU)
     targets_M, mask_M = targets_BT.reshape(-1), mask_BT.reshape(-1)
     M = mask_M.size
     C = min(chunk, M)
@@ -129,14 +141,15 @@ def _walk(chunk: int, x_BTD, head_DV, targets_BT, mask_BT, support_ids_BTU, *, w
         x_CD = take(x_MD)
         logits_CV = jnp.einsum("CD,DV->CV", x_CD, whole_DV, preferred_element_type=jnp.float32)
         log_total_C = _log_total(logits_CV)
-        target_C = take(targets_M)
-        terms = _statistics(logits_CV, log_total_C, target_C, take(support_ids_MU))
+        target_C, support_CU = take(targets_M), take(support_ids_MU)
+        probs_CU = None if probs_MU is None else take(probs_MU)
+        terms = _statistics(logits_CV, log_total_C, target_C, support_CU, probs_CU)
         sums = tuple(old + jnp.where(valid_C, term, 0.0).sum() for old, term in zip(sums, terms))
         if grads is None:
             return sums, None
         dx_MD, dhead_DV = grads
-        hits_CV = _is_target(logits_CV.shape, target_C - first(V, "vocab"))
-        errors_CV = jnp.exp(logits_CV - log_total_C[:, None]) - hits_CV.astype(jnp.float32)
+        wanted_CV = _wanted(logits_CV.shape, target_C, support_CU, probs_CU)
+        errors_CV = jnp.exp(logits_CV - log_total_C[:, None]) - wanted_CV
         errors_CV = jnp.where(valid_C[:, None], errors_CV, 0.0).astype(x_CD.dtype)
         product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
         # Of a split vocabulary, each device's part of the sum. It is joined further back.
@@ -165,7 +178,19 @@ def _log_total(logits_CV: jax.Array) -> jax.Array:
     return top_C + jnp.log(total(jnp.exp(logits_CV - top_C[:, None]).sum(axis=-1), "vocab"))
 
 
-def _statistics(logits_CV, log_total_C, target_C, support_CU) -> tuple[jax.Array, ...]:
+def _wanted(shape: tuple[int, int], target_C, support_CU, probs_CU) -> jax.Array:
+    """What the student's probabilities should be, float32 [C, V], of this device's vocabulary."""
+    C, V = shape
+    drawn_CV = _is_target(shape, target_C - first(V, "vocab")).astype(jnp.float32)
+    if probs_CU is None:
+        return drawn_CV
+    ids_CU, mine_CU = own(support_CU, V, "vocab")
+    probs_CU = jnp.where(mine_CU & (support_CU >= 0), probs_CU, 0.0)
+    law_CV = jnp.zeros(shape, jnp.float32).at[jnp.arange(C)[:, None], ids_CU].add(probs_CU)
+    return jnp.where(support_CU[:, :1] >= 0, law_CV, drawn_CV)
+
+
+def _statistics(logits_CV, log_total_C, target_C, support_CU, probs_CU) -> tuple[jax.Array, ...]:
     """The terms of `LossSums` per token, each [C]."""
     ids_CP = jnp.concatenate([target_C[:, None], support_CU], axis=-1)
     ids_CP, mine_CP = own(ids_CP, logits_CV.shape[-1], "vocab")
@@ -175,6 +200,9 @@ def _statistics(logits_CV, log_total_C, target_C, support_CU) -> tuple[jax.Array
     nll_C = log_total_C - picked_CP[:, 0]
     support_CU_logits = jnp.where(support_CU >= 0, picked_CP[:, 1:], -jnp.inf)
     known_C = support_CU[:, 0] >= 0
+    if probs_CU is not None:
+        gaps_CU = jnp.where(support_CU >= 0, log_total_C[:, None] - picked_CP[:, 1:], 0.0)
+        nll_C = jnp.where(known_C, (probs_CU * gaps_CU).sum(axis=-1), nll_C)
     log_kept_C = jax.nn.logsumexp(support_CU_logits, axis=-1) - log_total_C
     log_kept_C = jnp.where(known_C, log_kept_C, 0.0)
     known = known_C.astype(jnp.float32)

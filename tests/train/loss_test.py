@@ -211,3 +211,59 @@ def test_strict_dtype_promotion_holds():
     batch = _batch(dtype=jnp.bfloat16)
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         jax.grad(lambda x, h: _ours(x, h, batch).nll, (0, 1))(batch["x"], batch["head"])
+
+
+def _laws(batch, seed=1):
+    """Random laws on the recorded supports, float32 [B, T, U]."""
+    weights = np.random.default_rng(seed).random(batch["support"].shape)
+    weights = np.where(np.asarray(batch["support"]) >= 0, weights, 0)
+    return jnp.asarray(weights / np.maximum(weights.sum(-1, keepdims=True), 1e-9), jnp.float32)
+
+
+def _soft(x, head, batch, probs):
+    return loss.response_loss(
+        x, head, batch["targets"], batch["mask"], batch["support"], probs, chunk=4
+    )
+
+
+def test_soft_targets_are_the_expectation_of_draws():
+    # Token by token: the loss and its gradients are the sum over candidates of probability times
+    # the loss and the gradients of that draw. Tokens without a known law are trained on the draw.
+    batch = _batch()
+    probs = _laws(batch)
+    value, grads = jax.value_and_grad(lambda x, h: _soft(x, h, batch, probs).nll, (0, 1))(
+        batch["x"], batch["head"]
+    )
+
+    def expected(x, head):
+        log_probs = jax.nn.log_softmax(jnp.einsum("BTD,DV->BTV", x, head))
+        draw = lambda ids: -jnp.take_along_axis(log_probs, ids[..., None], axis=-1)[..., 0]
+        known = batch["support"][..., 0] >= 0
+        by_candidate = [
+            probs[..., u] * draw(jnp.maximum(batch["support"][..., u], 0))
+            for u in range(probs.shape[-1])
+        ]
+        nll = jnp.where(known, sum(by_candidate), draw(batch["targets"]))
+        return (nll * batch["mask"]).sum()
+
+    wanted, wanted_grads = jax.value_and_grad(expected, (0, 1))(batch["x"], batch["head"])
+    np.testing.assert_allclose(value, wanted, rtol=1e-6)
+    for ours, plain in zip(grads, wanted_grads):
+        np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_soft_targets_of_one_candidate_are_the_draw():
+    batch = _batch()
+    ids = jnp.where(jnp.arange(6) == 0, batch["targets"][..., None], -1).astype(jnp.int32)
+    batch |= {"support": ids}
+    probs = jnp.where(jnp.arange(6) == 0, 1.0, 0.0) * jnp.ones(ids.shape)
+    one, other = (
+        jax.value_and_grad(lambda x, h, f=f: f(x, h).nll, (0, 1))(batch["x"], batch["head"])
+        for f in (
+            lambda x, h: _soft(x, h, batch, probs),
+            lambda x, h: _ours(x, h, batch),
+        )
+    )
+    np.testing.assert_allclose(one[0], other[0], rtol=1e-6)
+    for soft, drawn in zip(one[1], other[1]):
+        np.testing.assert_allclose(soft, drawn, rtol=1e-6, atol=1e-7)
