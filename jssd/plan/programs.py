@@ -14,7 +14,7 @@ import numpy as np
 
 from jssd import sharding
 from jssd.config import Config
-from jssd.data import packing, pipeline
+from jssd.data import examples, packing
 from jssd.model import blockwise, grouped, moe, transformer
 from jssd.model.config import ModelConfig
 from jssd.sampling.engine import Engine
@@ -118,15 +118,15 @@ def _visits(cfg: ModelConfig, mesh: jax.sharding.Mesh, tokens: int, platform: st
 def abstract_micro_batch(
     config: Config, mesh: jax.sharding.Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """What a step adds up at once, on the mesh in force, as `pipeline.build_row` makes rows."""
+    """What a step adds up at once, on the mesh in force, as `examples.build_row` makes rows."""
     rows, accum = config.train.global_batch_size, config.train.grad_accum
     packing.check_cut(rows, accum, sharding.parts(mesh, "batch"))
     none = np.zeros(0, np.int64)
-    examples = pipeline.Examples(
+    empty = examples.Examples(
         none, none, none, none, none, none, config.plan.support_ids,
         support_probs=none if config.train.targets == "law" else None,
     )  # fmt: skip
-    row = pipeline.build_row(examples, (), config.train.seq_len)
+    row = examples.build_row(empty, (), config.train.seq_len)
 
     def place(array: np.ndarray) -> jax.ShapeDtypeStruct:
         target = sharding.sharding("batch", "seq", *(None,) * (array.ndim - 1))

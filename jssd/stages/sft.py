@@ -3,7 +3,7 @@
 import jax
 
 from jssd import sharding
-from jssd.data import filters, pipeline, samples
+from jssd.data import examples, filters, pipeline, samples
 from jssd.stages import context
 from jssd.stages.context import Run
 from jssd.train import loop
@@ -84,7 +84,7 @@ def _batches(run: Run, drawn: list[samples.Sample], writer) -> pipeline.Batches:
     eos_id = run.tokenizer().eos_id if config.filter.truncated == "keep" else None
     shards, shard_count = sharding.batch_shards()
     batches = pipeline.Batches(
-        pipeline.from_samples(kept, eos_id, targets=config.train.targets),
+        examples.from_samples(kept, eos_id, targets=config.train.targets),
         seq_len=config.train.seq_len,
         global_batch_size=config.train.global_batch_size,
         seed=config.train.seed,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jssd.config import PACKING
-from jssd.data import pipeline
+from jssd.data import examples, pipeline
 from jssd.data.pipeline import Batches
 from jssd.data.samples import Sample
 
@@ -27,6 +27,7 @@ def sample(n: int, prompt: list[int], tokens: list[int], end: str = "stop", **fi
         logprobs=[-1.0] * len(tokens),
         support_sizes=fields.get("sizes", []),
         support_ids=fields.get("ids", []),
+        support_probs=fields.get("probs", []),
         finish_reason=end,
         sampling={},
         seed=0,
@@ -52,7 +53,7 @@ def uneven(count: int = 23) -> list[Sample]:
 
 def batches(samples: list[Sample], **options: Any) -> Batches:
     settings: dict[str, Any] = {"seq_len": 16, "global_batch_size": 4, "seed": 0} | options
-    return Batches(pipeline.from_samples(samples, settings.pop("eos_id", None)), **settings)
+    return Batches(examples.from_samples(samples, settings.pop("eos_id", None)), **settings)
 
 
 def take(stream: Batches, count: int) -> list[pipeline.Batch]:
@@ -87,8 +88,8 @@ def seen(found: list[pipeline.Batch]) -> Iterator[int]:
 def test_a_row_holds_exactly_what_was_drawn():
     one = sample(0, [7, 8], [5, 6, EOS], sizes=[2, -1, 1], ids=[5, 9, EOS])
     two = sample(1, [7], [4], end="length", sizes=[3], ids=[4, 2, 3])
-    examples = pipeline.from_samples([one, two], eos_id=EOS)
-    row = pipeline.build_row(examples, [0, 1], 8)
+    made = examples.from_samples([one, two], eos_id=EOS)
+    row = examples.build_row(made, [0, 1], 8)
     assert row["inputs"].tolist() == [7, 8, 5, 6, 7, 4, 0, 0]
     assert row["targets"].tolist() == [8, 5, 6, EOS, 4, EOS, 0, 0]
     assert row["loss_mask"].tolist() == [0, 1, 1, 1, 1, 1, 0, 0]
@@ -106,9 +107,31 @@ def test_a_row_holds_exactly_what_was_drawn():
     ]
 
 
+def test_soft_targets_come_with_their_probabilities():
+    one = sample(0, [7, 8], [5, EOS], sizes=[2, 1], ids=[5, 9, EOS], probs=[0.75, 0.25, 1.0])
+    two = sample(1, [7], [4], end="length", sizes=[2], ids=[4, 3], probs=[0.5, 0.5])
+    made = examples.from_samples([one, two], eos_id=EOS, targets="law")
+    row = examples.build_row(made, [0, 1], 6)
+    assert row["support_ids"].tolist() == [[-1, -1], [5, 9], [EOS, -1], [4, 3], [-2, -1], [-1, -1]]
+    assert row["support_probs"].tolist() == [
+        [0, 0], [0.75, 0.25], [1, 0], [0.5, 0.5], [0, 0], [0, 0],
+    ]  # fmt: skip
+    assert "support_probs" not in examples.build_row(examples.from_samples([one]), [0], 6)
+
+
+@pytest.mark.parametrize("sizes", [[2, -1], [2, 0]])
+def test_soft_targets_need_the_law_of_every_draw(sizes):
+    whole = sample(0, [7], [5], sizes=[2], ids=[5, 9], probs=[0.75, 0.25])
+    part = sample(1, [7], [5, 6], sizes=sizes, ids=[5, 9], probs=[0.75, 0.25])
+    bare = sample(2, [7], [5], sizes=[2], ids=[5, 9])
+    for lacking, name in ((part, "'1'"), (bare, "'2'")):
+        with pytest.raises(ValueError, match=rf"sample 0 of prompt {name} lacks.*keep_law=True"):
+            examples.from_samples([whole, lacking], targets="law")
+
+
 def test_without_a_closing_token_truncated_samples_end_as_drawn():
     cut = sample(0, [7], [4, 3], end="length")
-    row = pipeline.build_row(pipeline.from_samples([cut]), [0], 4)
+    row = examples.build_row(examples.from_samples([cut]), [0], 4)
     assert row["targets"].tolist() == [4, 3, 0, 0]
     assert row["loss_mask"].tolist() == [1, 1, 0, 0]
     assert row["support_ids"].tolist() == [[-2], [-2], [-1], [-1]]
@@ -246,7 +269,7 @@ def test_what_cannot_be_shared_is_refused():
     ):
         batches(many(), global_batch_size=12, grad_accum=2, shard_count=4)
     with pytest.raises(ValueError, match="no samples to train on"):
-        pipeline.from_samples([])
+        examples.from_samples([])
 
 
 def test_report_counts_tokens_and_how_full_rows_are():

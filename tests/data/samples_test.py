@@ -43,6 +43,21 @@ def test_the_bytes_of_a_line_are_fixed():
     )
 
 
+def test_laws_are_stored_where_they_were_kept():
+    sample = dataclasses.replace(SAMPLE, support_probs=[0.75, 0.25, 1.0])
+    line = samples.to_line(sample)
+    assert line.endswith('"template":"task","support_probs":[0.75,0.25,1.0]}')
+    assert samples.from_line(line, "x:1") == sample
+    for probs, message in (
+        ([0.75, 0.25], "must hold 3 probabilities"),
+        ([0.75, 0.35, 1.0], "must add up to 1 at each token"),
+        ([1.5, -0.5, 1.0], "must hold 3 probabilities"),
+    ):
+        broken = line.replace("[0.75,0.25,1.0]", json.dumps(probs))
+        with pytest.raises(ValueError, match=f"x:1: support_probs {message}"):
+            samples.from_line(broken, "x:1")
+
+
 @given(
     st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1),
     st.text(),

@@ -88,6 +88,13 @@ def test_what_a_law_drew_it_also_scores(scorer, params, law):
         sizes = np.array(drawn[i].support_sizes)
         known = sizes > 0
         assert (scores.support_sizes[0][known] == sizes[known]).all()
+        starts = np.cumsum(np.maximum(sizes, 0)) - np.maximum(sizes, 0)
+        for t in np.flatnonzero(known):  # The stored law of each draw is the one it was drawn from.
+            stored = slice(starts[t], starts[t] + sizes[t])
+            probs = np.array(drawn[i].support_probs[stored])
+            at = drawn[i].support_ids[stored].index(drawn[i].token_ids[t])
+            assert probs.sum() == pytest.approx(1, abs=1e-5)
+            assert probs[at] == pytest.approx(np.exp(scores.law_logprobs[0][t]), abs=1e-4)
 
 
 def test_without_laws_and_in_any_order(scorer, texts):
