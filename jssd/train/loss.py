@@ -178,7 +178,7 @@ def _log_total(logits_CV: jax.Array) -> jax.Array:
     return top_C + jnp.log(total(jnp.exp(logits_CV - top_C[:, None]).sum(axis=-1), "vocab"))
 
 
-def _wanted(shape: tuple[int, int], target_C, support_CU, probs_CU) -> jax.Array:
+def _wanted(shape: tuple[int, ...], target_C, support_CU, probs_CU) -> jax.Array:
     """What the student's probabilities should be, float32 [C, V], of this device's vocabulary."""
     C, V = shape
     drawn_CV = _is_target(shape, target_C - first(V, "vocab")).astype(jnp.float32)
