@@ -100,6 +100,8 @@ def _by_top_mass(rows: Sequence[dict[str, Any]], model: str) -> list[dict[str, A
     for edge in EDGES:
         inside = np.flatnonzero((mass >= edge) & (mass < upper))
         upper = edge
-        means = _mean([rows[int(i)] for i in inside], model, "eval_entropies") if len(inside) else None
+        means = (
+            _mean([rows[int(i)] for i in inside], model, "eval_entropies") if len(inside) else None
+        )
         found.append({"from": edge, "tokens": len(inside), "entropies": means})
     return found

@@ -147,9 +147,11 @@ def panels(found: dict[str, Any]) -> Figure:
             (i, row["entropies"][middle]) for i, row in enumerate(groups[model]) if row["tokens"]
         ]
         matched.plot(*zip(*held), **marked)
-    ranks.set(yscale="log", title="a. Mass of the likeliest tokens", xlabel="rank")
+    ranks.set(yscale="log", title="a. Mass of the likeliest tokens, cumulative", xlabel="rank")
     ranks.invert_yaxis()
-    ranks.set_ylabel("1 − cumulative mass")
+    beyond = [10.0**-nines for nines in range(1, 7)]
+    ranks.set_yticks(beyond, [f"{100 * (1 - mass):g} %" for mass in beyond])
+    ranks.minorticks_off()
     supports.set(title="b. Tokens that survive truncation, mean", xlabel="evaluation temperature")
     entropies.set(title="c. Entropy after truncation, nats", xlabel="evaluation temperature")
     edges = [row["from"] for row in groups["base"]]
@@ -174,7 +176,7 @@ def loss_parts(kinds: dict[str, Any]) -> Figure:
         "reshaping": "within-support reshaping",
         "alignment": "alignment",
     }
-    for axes, (part, title) in zip(figure.subplots(1, 3), parts.items()):
+    for axes, (part, title) in zip(figure.subplots(1, 3, sharey=True), parts.items()):
         for (model, color), shift in zip(COLORS.items(), (-0.19, 0.19)):
             at = [i + shift for i in range(len(kinds))]
             values = [kind[model]["loss"][part] for kind in kinds.values()]
