@@ -157,6 +157,7 @@ def panels(found: dict[str, Any]) -> Figure:
     edges = [row["from"] for row in groups["base"]]
     names = [f"≥ {100 * edge:g}" for edge in edges[:-1]] + ["below"]
     matched.set_xticks(range(len(names)), names)
+    matched.set_xlim(-0.4, len(names) - 0.6)
     matched.set(
         title=f"d. The same at T {temperatures[middle]:g}, by mass in the top 20",
         xlabel="mass in the model's own 20 likeliest tokens, percent",

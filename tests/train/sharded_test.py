@@ -44,12 +44,16 @@ def _params(cfg):
         ((1, 1, 1, 1, 8), "tied"),
         ((1, 1, 1), "moe"),
         ((1, 2, 1, 2, 2), "moe"),
+        ((1, 2, 2, 1, 2), "soft"),  # Vocabulary and time both split.
     ],
 )
 def test_loss_and_gradients_do_not_depend_on_the_mesh(toy, sizes, kind):
-    cfg = _kinds(toy.cfg)[kind]
+    cfg = _kinds(toy.cfg)["tied" if kind == "soft" else kind]
     # A row must be a multiple of twice the devices that share it.
     batch = toy.make_batch(length=32)
+    if kind == "soft":
+        shares = np.float32([0.75, 0.25, 0.0])
+        batch["support_probs"] = np.tile(shares, (*batch["targets"].shape, 1))
     place = _params(cfg)
 
     def value(params, batch):
@@ -58,7 +62,7 @@ def test_loss_and_gradients_do_not_depend_on_the_mesh(toy, sizes, kind):
         )
         head_DV = transformer.head(params)
         args = (batch["targets"], batch["loss_mask"], batch["support_ids"])
-        sums = loss.response_loss(x_BTD, head_DV, *args, chunk=8)
+        sums = loss.response_loss(x_BTD, head_DV, *args, batch.get("support_probs"), chunk=8)
         return sums.nll if aux is None else sums.nll + aux, (*sums, aux)
 
     gradients = jax.jit(jax.value_and_grad(value, has_aux=True), compiler_options=QUICK)
