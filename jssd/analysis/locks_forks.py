@@ -52,6 +52,7 @@ class Pair:
       base, student: stacked weights and architecture of each.
       training: the law of training; its temperature must be above 0.
       evaluation: E laws.
+      mesh: where the weights lie, of axes data, expert and tensor; None is one device.
       rows, bucket, chunk, dtype: as of `Scorer`.
 
     Raises:
@@ -65,6 +66,7 @@ class Pair:
         *,
         training: Sampling,
         evaluation: Sequence[Sampling],
+        mesh: jax.sharding.Mesh | None = None,
         rows: int = 8,
         bucket: int = 128,
         chunk: int = 128,
@@ -82,6 +84,14 @@ class Pair:
             for cfg, params in (base, student)
         ]
         self._laws = stack([training, *evaluation], sizes[0])
+        self._measure = self._of_logits
+        if mesh is not None and mesh.size > 1:
+            # Each device takes whole rows, with all of the vocabulary, to find the likeliest in.
+            parts = mesh.shape["data"] * mesh.shape["expert"]
+            by_row = jax.P(("data", "expert") if chunk % parts == 0 else None)
+            self._measure = jax.shard_map(
+                self._of_logits, mesh=mesh, in_specs=by_row, out_specs=by_row, check_vma=False
+            )
         self._look = jax.jit(self._look_at)
 
     def look(
@@ -117,6 +127,9 @@ class Pair:
             transformer.logits(weights, scorer.cfg, hidden)
             for weights, scorer, hidden in zip(params, self._scorers, (x_CD, y_CD))
         ]
+        return self._measure(logits, token_C)
+
+    def _of_logits(self, logits, token_C):
         training = jax.tree.map(lambda x: jnp.broadcast_to(x[0], token_C.shape), self._laws)
         kept_CV = decomposition.support(logits[0], training)
         views = {
@@ -188,9 +201,7 @@ def _view(logits_CV: jax.Array, kept_CV: jax.Array, token_C: jax.Array, laws_L: 
         return draw.measure(logits_CV, law_C, token_C)
 
     measured = jax.lax.map(under, laws_L)
-    top_logprobs_CR, top_ids_CR = jax.lax.optimization_barrier(
-        tuple(jax.lax.top_k(logprob_CV, min(RANKS, logprob_CV.shape[1])))
-    )
+    top_logprobs_CR, top_ids_CR = jax.lax.top_k(logprob_CV, min(RANKS, logprob_CV.shape[1]))
     return View(
         entropy=_entropy(logprob_CV),
         logprob=jnp.take_along_axis(logprob_CV, token_C[:, None], axis=1)[:, 0],
