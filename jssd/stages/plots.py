@@ -129,7 +129,7 @@ def pass_at(cells: Sequence[Cell]) -> Figure:
     return figure
 
 
-@_png
+@png
 def panels(found: dict[str, Any]) -> Figure:
     """Panels a to d of the paper's measurements (section 5.5), of `analysis.panels.summarise`."""
     figure = Figure(figsize=(9.4, 6.4), layout="constrained")
@@ -168,7 +168,7 @@ def panels(found: dict[str, Any]) -> Figure:
     return figure
 
 
-@_png
+@png
 def loss_parts(kinds: dict[str, Any]) -> Figure:
     """The loss taken apart, before training and after, for all tokens, locks and forks."""
     figure = Figure(figsize=(9.4, 2.9), layout="constrained")
@@ -190,7 +190,7 @@ def loss_parts(kinds: dict[str, Any]) -> Figure:
     return figure
 
 
-@_png
+@png
 def toy(found: dict[str, Any]) -> Figure:
     """The toy: the chance to pass by temperature, and the student's gain by evaluation top_p."""
     figure = Figure(figsize=(9.4, 3.2), layout="constrained")

@@ -52,7 +52,7 @@ def test_loss_and_gradients_do_not_depend_on_the_mesh(toy, sizes, kind):
     # A row must be a multiple of twice the devices that share it.
     batch = toy.make_batch(length=32)
     if kind == "soft":
-        shares = np.float32([0.75, 0.25, 0.0])
+        shares = np.array([0.75, 0.25, 0.0], np.float32)
         batch["support_probs"] = np.tile(shares, (*batch["targets"].shape, 1))
     place = _params(cfg)
 
