@@ -112,7 +112,7 @@ def _interval(values: np.ndarray, resamples: int, rng: np.random.Generator) -> t
 
 def _sign_flip_p(gaps: np.ndarray, resamples: int, rng: np.random.Generator) -> float:
     gaps = gaps[gaps != 0]  # Flipping a zero changes nothing.
-    if gaps.size == 0:
+    if gaps.size < 2:  # A single one is as far either way; SciPy would refuse it.
         return 1.0
     found = stats.permutation_test(
         (gaps,),

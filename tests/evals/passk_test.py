@@ -119,3 +119,9 @@ def test_anything_but_one_value_per_problem_is_refused(values):
 def test_unpaired_problems_are_refused():
     with pytest.raises(ValueError, match="cannot be paired"):
         passk.paired_difference([0.5, 0.5], [0.5], resamples=10, seed=0)
+
+
+def test_one_problem_that_differs_says_nothing():
+    for student, base in (([1.0], [0.0]), ([1.0, 0.5, 0.0], [0.0, 0.5, 0.0])):
+        gap = passk.paired_difference(student, base, resamples=200, seed=0)
+        assert gap.p_value == 1.0 and gap.verdict == "not distinguishable"
