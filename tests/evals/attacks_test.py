@@ -376,7 +376,7 @@ def test_honest_programs_among_attackers_get_their_own_verdicts(sandbox, temp_ro
     programs = [text for name in names for text in (ATTACKS[name][0], honest)]
     fenced = [f"```python\n{text}# {place}\n```" for place, text in enumerate(programs)]
     found = grading.grade_many(
-        [CALLS] * len(fenced), fenced, sandbox=sandbox, workers=8, timeout=10.0, memory_mb=400
+        [CALLS] * len(fenced), fenced, sandbox=sandbox, workers=8, memory_mb=400
     )
     assert [grade.passed for grade in found] == [False, True] * len(names)
     assert all(found[2 * i].verdict in ATTACKS[name][1] for i, name in enumerate(names))
