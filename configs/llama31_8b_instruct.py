@@ -23,11 +23,11 @@ train.loss_chunk=1024; GiB a device of what there is; the bound is the slowest o
 and links at full speed, no forecast):
 
     hardware       mesh                             GiB             s/step at best
-    b200x8         fsdp 8, grad_accum 4             51.6 of 164.1   15.4
-    v5p-64         fsdp 32                          48.3 of 95.7    21.4
-    v5e-256        fsdp 32 context 8                9.6 of 15.8     6.2
-    v6e-64         fsdp 32 context 2                21.8 of 31.3    5.3
-    tpu7x-4x4x4    fsdp 32 context 4                15.2 of 94.8    2.1
+    b200x8         fsdp 8, grad_accum 4             49.9 of 164.1   15.4
+    v5p-64         fsdp 32                          31.6 of 95.7    21.6
+    v5e-256        fsdp 32 context 8                6.4 of 15.8     6.3
+    v6e-64         fsdp 32 context 2                15.8 of 31.3    5.4
+    tpu7x-4x4x4    fsdp 32 context 4                8.9 of 94.8     2.2
 
 Not published, and so our choice: masking of prompt tokens (masked here), packing (off: one sample
 a row is the likely reading), Adam's eps and clipping, training precision, which checkpoint was

@@ -23,9 +23,12 @@ train.loss_chunk=1024; GiB a device of what there is; the bound is the slowest o
 and links at full speed, no forecast):
 
     hardware       mesh                             GiB             s/step at best
-    v5p-64         fsdp 2 expert 8 context 2, accum 2  46.9 of 95.7    24.8
-    tpu7x-4x4x4    fsdp 4 expert 8 context 4        20.5 of 94.8    2.5
-    b200x8         expert 8, grad_accum 4          117.4 of 164.1  16.8
+    b200x8         expert 8, grad_accum 4           117.4 of 164.1  16.8
+    v5p-32         expert 8 context 2, accum 4      53.4 of 95.7    50.2
+    v5p-64         fsdp 2 expert 8 context 2, accum 2  35.8 of 95.7    25.1
+    v5e-256        expert 16 context 16, accum 2    5.0 of 15.8     7.3
+    v6e-64         expert 8 context 8, accum 4      13.8 of 31.3    6.3
+    tpu7x-4x4x4    fsdp 4 expert 8 context 4        12.8 of 94.8    2.5
 
 v5e has no ragged all-to-all; there each pair of devices exchanges blocks of one size.
 

@@ -22,11 +22,11 @@ train.loss_chunk=1024; GiB a device of what there is; the bound is the slowest o
 and links at full speed, no forecast):
 
     hardware       mesh                             GiB             s/step at best
-    b200x8         fsdp 8, grad_accum 4             32.9 of 164.1   13.6
-    v5p-64         fsdp 32                          34.5 of 95.7    19.4
-    v5e-256        fsdp 32 context 8                11.3 of 15.8    5.7
-    v6e-64         fsdp 32 context 2                18.9 of 31.3    4.9
-    tpu7x-4x4x4    fsdp 32 context 4                11.4 of 94.8    1.9
+    b200x8         fsdp 8, grad_accum 4             31.7 of 164.1   13.6
+    v5p-64         fsdp 32                          22.2 of 95.7    19.6
+    v5e-256        fsdp 32 context 8                4.6 of 15.8     5.7
+    v6e-64         fsdp 32 context 2                11.3 of 31.3    4.9
+    tpu7x-4x4x4    fsdp 32 context 4                6.3 of 94.8     2.0
 
 Not published, and so our choice: masking of prompt tokens (masked here), packing (off: one sample
 a row is the likely reading), Adam's eps and clipping, training precision, which checkpoint was

@@ -1,7 +1,7 @@
 """Sweep of SmolLM2-135M-Instruct: T_train x T_eval with and without truncation, on a laptop's CPU.
 
     python third_party/fetch_smollm2.py
-    python -m jssd.main --config=configs/sweep_smollm2.py --workdir=runs/sweep --stages=sweep
+    python -m jssd.main --config=configs/sweep_smollm2.py --workdir=runs/sweep
 
 Three students, sampled at T_train 0.7, 1.0 and 1.4 with top-k 20 and top-p 0.8, are decoded beside
 the base at four temperatures, with no truncation and with top-k 20 and top-p 0.95; temperatures in
@@ -33,6 +33,7 @@ def get_config(variant: str = "") -> Config:
     """The sweep above; "smoke" shrinks it to four cells of two students and of the base."""
     config = Config(
         name="sweep_smollm2",
+        stages=("sweep",),
         model=ModelSource(path="assets/SmolLM2-135M-Instruct.Q4_1.gguf", dtype="float32"),
         prompts=PromptsConfig(source="functions:train", template="task", limit=180),
         sampling=SamplingConfig(temperature=1.0, top_k=20, top_p=0.8, max_new_tokens=80),
