@@ -90,7 +90,7 @@ def _hub_rows(source: str, config: PromptsConfig) -> Iterator[tuple[str, dict[st
         ) from error
     table = table.select_columns(_columns(table.column_names, source, config))
     for index, row in enumerate(table):
-        yield f"{source} row {index}", row
+        yield f"{source} row {index}", dict(row)
 
 
 def _columns(names: Sequence[str], where: str, config: PromptsConfig) -> list[str]:
