@@ -24,9 +24,12 @@ and links at full speed, no forecast):
 
     hardware       mesh                             GiB             s/step at best
     b200x8         expert 8, grad_accum 4           117.4 of 164.1  16.8
+    v5p-16         expert 4 context 2, accum 8      90.5 of 95.7    100
     v5p-32         expert 8 context 2, accum 4      53.4 of 95.7    50.2
     v5p-64         fsdp 2 expert 8 context 2, accum 2  35.8 of 95.7    25.1
+    v5e-64         expert 8 context 8, accum 4      13.9 of 15.8    29.2
     v5e-256        expert 16 context 16, accum 2    5.0 of 15.8     7.3
+    v6e-32         expert 8 context 4, accum 4      26.9 of 31.3    12.6
     v6e-64         expert 8 context 8, accum 4      13.8 of 31.3    6.3
     tpu7x-4x4x4    fsdp 4 expert 8 context 4        12.8 of 94.8    2.5
 
