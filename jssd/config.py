@@ -118,6 +118,9 @@ class FilterConfig:
     drop_shortest_percent: float = 0.0
     # Completions cut at the token limit: "keep" (ends the turn), "no_eos", or "drop".
     truncated: str = "keep"
+    # Least and most tokens of a completion, its stop token counted; 0 sets no such bound.
+    min_tokens: int = 0
+    max_tokens: int = 0
     drop_duplicates: bool = False  # Same prompt, same tokens.
 
 

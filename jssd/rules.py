@@ -129,6 +129,13 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
         "filter.drop_shortest_percent",
         "must be in [0, 100)",
     )
+    rule(config.filter.min_tokens >= 0, "filter.min_tokens", "must be 0 (off) or more")
+    rule(
+        config.filter.max_tokens == 0
+        or config.filter.max_tokens >= max(1, config.filter.min_tokens),
+        "filter.max_tokens",
+        f"must be 0 (off), or no less than filter.min_tokens={config.filter.min_tokens}",
+    )
     for name, words in (
         ("train.remat", REMAT),
         ("train.packing", PACKING),

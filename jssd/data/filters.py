@@ -11,6 +11,9 @@ Rules, in the order they are applied:
   truncated  completions cut at the token limit, with `truncated="drop"`. With "keep" the pipeline
              closes them with the end-of-turn token, as the released pipeline does by storing text
              only; with "no_eos" they are trained as drawn.
+  short      fewer tokens than `min_tokens`.
+  long       more tokens than `max_tokens`. Ours, like "short": bounds in the unit that a run pays
+             for, which another model's samples do not move.
   duplicates the prompt's tokens and the completion's equal an earlier sample's; the first stays.
 """
 
@@ -40,6 +43,10 @@ def apply(
         rules.append(("shortest", lambda kept: _longest(kept, config.drop_shortest_percent)))
     if config.truncated == "drop":
         rules.append(("truncated", lambda kept: [s for s in kept if s.finish_reason != "length"]))
+    if least := config.min_tokens:
+        rules.append(("short", lambda kept: [s for s in kept if len(s.token_ids) >= least]))
+    if most := config.max_tokens:
+        rules.append(("long", lambda kept: [s for s in kept if len(s.token_ids) <= most]))
     if config.drop_duplicates:
         rules.append(("duplicates", _distinct))
     kept, counts = list(samples), {"read": {"dropped": 0, "left": len(samples)}}

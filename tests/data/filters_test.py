@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jssd.config import FilterConfig
+from jssd.config import Config, FilterConfig, ModelSource, PromptsConfig
 from jssd.data import filters
 from jssd.data.samples import Sample
+from jssd.rules import validate
 
 OFF = FilterConfig(drop_empty=False, drop_stubs=False)
 
@@ -89,6 +90,30 @@ def test_truncated_samples_stay_unless_told_to_go():
     for truncated, left in (("keep", 2), ("no_eos", 2), ("drop", 1)):
         kept, _ = filters.apply(given_samples, FilterConfig(truncated=truncated))
         assert len(kept) == left
+
+
+def test_lengths_in_tokens_have_a_least_and_a_most_that_both_stay():
+    given_samples = [sample("a", n=n, tokens=(1,) * n) for n in (1, 2, 3, 4)]
+    config = dataclasses.replace(OFF, min_tokens=2, max_tokens=3)
+    kept, counts = filters.apply(given_samples, config)
+    assert [one.sample for one in kept] == [2, 3]
+    assert counts["short"] == {"dropped": 1, "left": 3}
+    assert counts["long"] == {"dropped": 1, "left": 2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"min_tokens": -1}, "min_tokens=-1 must be 0"),
+        ({"max_tokens": -1}, "max_tokens=-1 must be 0"),
+        ({"min_tokens": 3, "max_tokens": 2}, "max_tokens=2 must be .* filter.min_tokens=3"),
+    ],
+)
+def test_bounds_that_leave_nothing_are_refused(settings, message):
+    config = Config(model=ModelSource("m"), prompts=PromptsConfig(source="tasks:train"))
+    config.filter = FilterConfig(**settings)
+    with pytest.raises(ValueError, match=message):
+        validate(config)
 
 
 def test_duplicates_are_the_same_tokens_not_the_same_text():
