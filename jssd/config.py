@@ -122,6 +122,12 @@ class FilterConfig:
     min_tokens: int = 0
     max_tokens: int = 0
     drop_duplicates: bool = False  # Same prompt, same tokens.
+    # What grading would read from the text: "fence" (there is a program), "python" (it parses too),
+    # "" asks for neither.
+    format: str = ""
+    # The control arm: only completions that pass their task's tests ("passed"), or only others
+    # ("failed"). Needs prompts with tests, as tasks:train. "" asks no test, as the paper.
+    correct: str = ""
 
 
 @dataclasses.dataclass
@@ -360,6 +366,8 @@ LIVECODEBENCH_RULES = (
     "values",
     "budget",
 )
+FORMATS = ("fence", "python")
+CORRECT = ("passed", "failed")
 PACKING = ("packed", "bucketed", "none")
 TARGETS = ("draw", "law")
 REMAT = ("none", "block", "dots", "offload")

@@ -150,7 +150,7 @@ def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None
 
 def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
     from jssd import sharding
-    from jssd.stages import context, evaluate, export, mechanism, sample, sft, sweep
+    from jssd.stages import context, evaluate, export, judges, mechanism, sample, sft, sweep
 
     functions = {
         "sample": sample.run,
@@ -167,6 +167,8 @@ def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
     run = context.Run(config, workdir, sharding.make_mesh(config.mesh))
     if {"evaluate", "sweep"} & set(stages):
         evaluate.check(run)
+    if {"sft", "sweep"} & set(stages):
+        judges.check(config)
     for stage in stages:
         print(f"== {stage} ({workdir})", flush=True)
         functions[stage](run)

@@ -10,6 +10,8 @@ from typing import Any
 from jssd.config import (
     ATTENTION,
     CACHE_DTYPES,
+    CORRECT,
+    FORMATS,
     LIVECODEBENCH_RULES,
     OPTIMIZATION,
     PACKING,
@@ -129,6 +131,9 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
         "filter.drop_shortest_percent",
         "must be in [0, 100)",
     )
+    for name, words in (("format", ("", *FORMATS)), ("correct", ("", *CORRECT))):
+        must = f"must be {', '.join(map(repr, words))}"
+        rule(read(f"filter.{name}") in words, f"filter.{name}", must)
     rule(config.filter.min_tokens >= 0, "filter.min_tokens", "must be 0 (off) or more")
     rule(
         config.filter.max_tokens == 0

@@ -15,10 +15,11 @@ Rules, in the order they are applied:
   long       more tokens than `max_tokens`. Ours, like "short": bounds in the unit that a run pays
              for, which another model's samples do not move.
   duplicates the prompt's tokens and the completion's equal an earlier sample's; the first stays.
+  format, correct   ask more than a sample's record: see stages/judges.py.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,15 +27,21 @@ import numpy as np
 from jssd.config import FilterConfig
 from jssd.data.samples import Sample
 
+Rule = Callable[[Sequence[Sample]], list[Sample]]  # Those that stay, in order.
+JUDGED = ("format", "correct")
+
 
 def apply(
-    samples: Sequence[Sample], config: FilterConfig
+    samples: Sequence[Sample], config: FilterConfig, judges: Mapping[str, Rule] | None = None
 ) -> tuple[list[Sample], dict[str, dict[str, int]]]:
     """The samples that stay, and what each active rule dropped and left, after "read".
 
+    `judges` are the rules of the fields in `JUDGED`, needed where one of these is set; they come
+    last, when the others have left less to look at.
+
     Raises ValueError when nothing stays, saying which rule dropped how many.
     """
-    rules: list[tuple[str, Callable[[Sequence[Sample]], list[Sample]]]] = []
+    rules: list[tuple[str, Rule]] = []
     if config.drop_empty:
         rules.append(("empty", lambda kept: [s for s in kept if s.text.strip()]))
     if config.drop_stubs:
@@ -49,6 +56,7 @@ def apply(
         rules.append(("long", lambda kept: [s for s in kept if len(s.token_ids) <= most]))
     if config.drop_duplicates:
         rules.append(("duplicates", _distinct))
+    rules += [(name, (judges or {})[name]) for name in JUDGED if getattr(config, name)]
     kept, counts = list(samples), {"read": {"dropped": 0, "left": len(samples)}}
     for name, rule in rules:
         before, kept = len(kept), rule(kept)

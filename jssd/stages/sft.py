@@ -4,7 +4,7 @@ import jax
 
 from jssd import sharding
 from jssd.data import examples, filters, pipeline, samples
-from jssd.stages import context
+from jssd.stages import context, judges
 from jssd.stages.context import Run
 from jssd.train import loop
 from jssd.train.optimizer import make_optimizer
@@ -75,7 +75,7 @@ def _check_origin(drawn: list[samples.Sample], name: str, allowed: bool) -> None
 
 def _batches(run: Run, drawn: list[samples.Sample], writer) -> pipeline.Batches:
     config = run.config
-    kept, counts = filters.apply(drawn, config.filter)
+    kept, counts = filters.apply(drawn, config.filter, judges.rules(run, writer))
     stats = filters.stats(kept)
     told = ", ".join(
         f"{name} {count['dropped']}" for name, count in counts.items() if name != "read"
