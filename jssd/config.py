@@ -128,6 +128,10 @@ class FilterConfig:
     # The control arm: only completions that pass their task's tests ("passed"), or only others
     # ("failed"). Needs prompts with tests, as tasks:train. "" asks no test, as the paper.
     correct: str = ""
+    # Another model, as `ModelSource.path`, with the same tokenizer: keeps the share of completions
+    # that it finds likeliest, by the mean log-probability of a token. "" asks none.
+    proxy_model: str = ""
+    proxy_keep_percent: float = 50.0  # Of what the other filters left, at least one.
 
 
 @dataclasses.dataclass

@@ -134,6 +134,11 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
     for name, words in (("format", ("", *FORMATS)), ("correct", ("", *CORRECT))):
         must = f"must be {', '.join(map(repr, words))}"
         rule(read(f"filter.{name}") in words, f"filter.{name}", must)
+    rule(
+        0 < config.filter.proxy_keep_percent <= 100,
+        "filter.proxy_keep_percent",
+        "must be in (0, 100]",
+    )
     rule(config.filter.min_tokens >= 0, "filter.min_tokens", "must be 0 (off) or more")
     rule(
         config.filter.max_tokens == 0

@@ -15,7 +15,7 @@ Rules, in the order they are applied:
   long       more tokens than `max_tokens`. Ours, like "short": bounds in the unit that a run pays
              for, which another model's samples do not move.
   duplicates the prompt's tokens and the completion's equal an earlier sample's; the first stays.
-  format, correct   ask more than a sample's record: see stages/judges.py.
+  format, correct, proxy_model   ask more than a sample's record: see stages/judges.py.
 """
 
 import math
@@ -28,7 +28,7 @@ from jssd.config import FilterConfig
 from jssd.data.samples import Sample
 
 Rule = Callable[[Sequence[Sample]], list[Sample]]  # Those that stay, in order.
-JUDGED = ("format", "correct")
+JUDGED = ("format", "correct", "proxy_model")
 
 
 def apply(

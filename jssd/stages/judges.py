@@ -6,6 +6,9 @@
   correct    the control arm that self-distillation is compared with: keeps completions that pass
              their task's tests, or with "failed" those that do not. Graded in the sandbox as
              stage evaluate would. The paper trains on raw samples, right or wrong.
+  proxy      keeps the `proxy_keep_percent` of completions with the highest mean log-probability of
+             a token under another, as a rule smaller model. Users speak of such a filter without a
+             definition of the score; the mean log-probability is our choice.
 
 Verdicts are kept in `data/`: a program near its time limit may pass once and not again, and
 training that goes on after a kill must see the same samples.
@@ -16,31 +19,40 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
+from jssd import sharding
 from jssd.config import Config
 from jssd.data.filters import Rule
 from jssd.data.samples import Sample
+from jssd.data.tokenizer import Tokenizer
 from jssd.evals import benchmarks, extract, grading, sandbox, ways
 from jssd.evals.benchmarks import Task
 from jssd.evals.protocol import Protocol
 from jssd.metrics import Writer
+from jssd.sampling.score import Scorer
 from jssd.stages import context
 from jssd.stages.context import Run
+from jssd.weights import hub
 
-CORRECT = "correct.json"
+CORRECT, PROXY = "correct.json", "proxy.json"
 
 
 def check(config: Config) -> None:
-    """Raises ValueError when `filter.correct` has no tests to ask: before the hours of sampling."""
+    """Raises ValueError when `filter.correct` has no tests to ask, and FileNotFoundError when the
+    proxy is not there: before the hours of sampling."""
     if config.filter.correct:
         _tests(config)
         ways.this_interpreter(config.evaluate.packages)
+    if path := config.filter.proxy_model:
+        hub.resolve(path)
 
 
 def rules(run: Run, writer: Writer) -> dict[str, Rule]:
@@ -48,6 +60,7 @@ def rules(run: Run, writer: Writer) -> dict[str, Rule]:
     return {
         "format": functools.partial(_well_formed, run.config),
         "correct": functools.partial(_correct, run, writer),
+        "proxy_model": functools.partial(_likeliest, run, writer),
     }
 
 
@@ -120,6 +133,59 @@ def _asked(tasks: dict[str, Task], kept: Sequence[Sample]) -> list[Task]:
             )
         found.append(task)
     return found
+
+
+def _likeliest(run: Run, writer: Writer, kept: Sequence[Sample]) -> list[Sample]:
+    config = run.config.filter
+    if not kept:
+        return []
+    settings = {
+        "proxy_model": config.proxy_model,
+        "dtypes": [run.config.model.dtype, run.config.model.compute_dtype],
+    }
+    means = _once(run, PROXY, settings, kept, lambda: _mean_logprobs(run, writer, kept))
+    count = math.ceil(len(kept) * config.proxy_keep_percent / 100)
+    best = sorted(range(len(kept)), key=lambda i: -means[i])[:count]  # Of equals the first stay.
+    return [kept[i] for i in sorted(best)]
+
+
+def _mean_logprobs(run: Run, writer: Writer, kept: Sequence[Sample]) -> list[float]:
+    """Mean log-probability of a token (nats) of each completion under the proxy, at temperature 1.
+
+    Raises ValueError for several processes, or for a proxy that reads the tokens as other text.
+    """
+    if jax.process_count() > 1:
+        raise ValueError(
+            "filter.proxy_model scores on the devices of one process: start stage sft alone, or "
+            "leave it ''."
+        )
+    path = run.config.filter.proxy_model
+    folder = run.folder_of(path, "proxy")
+    tokenizer = Tokenizer(folder)
+    with jax.set_mesh(run.mesh):
+        cfg, params = run.load(folder)
+    for sample in kept:
+        ids = [*sample.prompt_token_ids, *sample.token_ids]
+        if (
+            max(ids) >= cfg.vocab_size
+            or tokenizer.encode(sample.prompt) != sample.prompt_token_ids
+            or tokenizer.decode(sample.token_ids) != sample.text
+        ):
+            raise ValueError(
+                f"filter.proxy_model={path!r} reads the tokens of sample {sample.prompt_id!r} "
+                f"number {sample.sample} as another text. Use a model with the base's tokenizer."
+            )
+    writer.line(f"filter.proxy_model scores {len(kept)} completions by {path}")
+    mesh = sharding.decode_mesh(run.mesh)
+    params = context.for_scoring(params, cfg, run.mesh)
+    with jax.set_mesh(mesh):
+        scores = Scorer(params, cfg, dtype=context.as_dtype(run.config.model.compute_dtype)).score(
+            [s.prompt_token_ids for s in kept], [s.token_ids for s in kept]
+        )
+    means = [float(np.mean(score.logprobs, dtype=np.float64)) for score in scores]
+    if not np.isfinite(means).all():
+        raise ValueError(f"filter.proxy_model={path!r} gives log-probabilities that are no number.")
+    return means
 
 
 def _once(

@@ -4,17 +4,23 @@ import dataclasses
 import json
 
 import jax
+import numpy as np
 import pytest
 
-from jssd.config import Config, EvalConfig, FilterConfig, ModelSource, PromptsConfig
+from jssd import sharding
+from jssd.config import Config, EvalConfig, FilterConfig, MeshConfig, ModelSource, PromptsConfig
 from jssd.data import filters
+from jssd.data.tokenizer import Tokenizer
 from jssd.evals import benchmarks
 from jssd.main import run_stages
 from jssd.metrics import Writer
+from jssd.model import transformer
 from jssd.rules import validate
 from jssd.stages import judges
 from jssd.stages.context import Run
+from jssd.weights import hf
 from tests.data.filters_test import OFF, sample, texts
+from tests.e2e import conftest
 
 FENCED = "Here:\n```python\nx = 1\n```"
 OPEN = "```python\nx = 1\n"  # Grading reads a block that is never closed.
@@ -91,6 +97,49 @@ def test_prompts_without_tests_are_refused_before_sampling(tmp_path):
     config = run_with(tmp_path, correct="passed").config
     config.prompts.source = "problems.jsonl"
     with pytest.raises(ValueError, match=r"problems\.jsonl.* has none.*tasks:SPLIT"):
+        run_stages(config, tmp_path, ["sample", "sft"])
+    assert not (tmp_path / "samples").exists()
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory):
+    return conftest.make_model(tmp_path_factory.mktemp("proxy") / "model")
+
+
+def spoken(tokenizer: Tokenizer, text: str, n: int):
+    ids = tokenizer.encode(text)
+    one = sample(text, n=n, tokens=tuple(ids))
+    return dataclasses.replace(one, prompt="Q", prompt_token_ids=tokenizer.encode("Q"))
+
+
+def test_the_proxy_keeps_what_it_finds_likeliest(tmp_path, proxy):
+    tokenizer = Tokenizer(proxy)
+    drawn = [spoken(tokenizer, text, n) for n, text in enumerate(("ab", "xyz", "q", "aaaa", "zz"))]
+    cfg, params = hf.load(proxy)
+    means = []
+    for one in drawn:  # By one plain forward pass, a completion at a time.
+        ids = np.array([[*one.prompt_token_ids, *one.token_ids]])
+        logits = transformer.apply(params, cfg, ids, np.arange(ids.size)[None])
+        logprobs = jax.nn.log_softmax(logits[0, :-1].astype("float32"))
+        told = logprobs[np.arange(ids.size - 1), ids[0, 1:]]
+        means.append(float(told[len(one.prompt_token_ids) - 1 :].mean()))
+    run = run_with(tmp_path, proxy_model=str(proxy), proxy_keep_percent=41.0)
+    run = dataclasses.replace(run, mesh=sharding.make_mesh(MeshConfig()))  # Eight devices.
+    kept, counts = apply(run, drawn)
+    assert [one.sample for one in kept] == sorted(np.argsort(means)[-3:])  # 5 x 0.41, upwards.
+    assert counts["proxy_model"] == {"dropped": 2, "left": 3}
+    found = json.loads((tmp_path / "data" / judges.PROXY).read_text())
+    np.testing.assert_allclose(found["said"], means, rtol=1e-4)
+
+
+def test_a_proxy_of_another_tokenizer_is_refused(tmp_path, proxy):
+    with pytest.raises(ValueError, match="as another text"):
+        apply(run_with(tmp_path, proxy_model=str(proxy)), [sample(FENCED)])
+
+
+def test_a_proxy_that_is_not_there_is_refused_before_sampling(tmp_path):
+    config = run_with(tmp_path, proxy_model="no/such/proxy/here").config
+    with pytest.raises(FileNotFoundError, match="no/such/proxy/here"):
         run_stages(config, tmp_path, ["sample", "sft"])
     assert not (tmp_path / "samples").exists()
 
