@@ -4,20 +4,46 @@ import dataclasses
 
 from jssd.config import Config, SweepConfig
 
-VARIANTS = ("", "smoke")
+VARIANTS = ("", "smoke", "null")
 
 
 def variant(config: Config, name: str) -> Config:
-    """`config` itself for "", or a copy that only shrinks for "smoke".
+    """`config` itself for "", a copy that only shrinks for "smoke", the null control for "null".
 
     A smoke run asks the same model in the same words and by the same laws; it asks fewer problems
-    for shorter answers and takes fewer, smaller steps. Raises ValueError for any other name.
+    for shorter answers and takes fewer, smaller steps.
+
+    The null control draws what is trained on from the model's own law: T_train 1, nothing cut off.
+    Then the expected gradient of the first step is zero (the paper's loss has no support
+    compression and no reshaping left), and what still moves is noise, optimization and the filters.
+    The published grid shows a gain at T_train 1 that theory does not have; this run tells such a
+    gain from the method's own.
+
+    Raises ValueError for any other name.
     """
     if name not in VARIANTS:
         raise ValueError(
-            f"variant={name!r} of {config.name} is unknown. Leave it out, or write ':smoke'."
+            f"variant={name!r} of {config.name} is unknown. Leave it out, or write ':smoke' or "
+            "':null'."
         )
-    return _smoke(config) if name else config
+    return {"": lambda same: same, "smoke": _smoke, "null": _null}[name](config)
+
+
+def _null(config: Config) -> Config:
+    sweep = config.sweep
+    return dataclasses.replace(
+        config,
+        name=f"{config.name}-null",
+        sampling=dataclasses.replace(
+            config.sampling, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0
+        ),
+        # Of a sweep, one student: `[]` takes the law above.
+        sweep=dataclasses.replace(
+            sweep,
+            train_temperatures=sweep.train_temperatures and (1.0,),
+            train_truncations=[],
+        ),
+    )
 
 
 def _smoke(config: Config) -> Config:

@@ -95,6 +95,20 @@ def test_smoke_only_shrinks(path):
                 assert small <= large, f"{section}.{field.name} grew from {large} to {small}."
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_null_changes_only_the_law_that_training_samples_by(path):
+    full, null = load(path)[0], load(path, "null")[0]
+    law = null.sampling
+    assert (law.temperature, law.top_k, law.top_p, law.min_p) == (1.0, 0, 1.0, 0.0)
+    assert len(null.sweep.train_temperatures) <= 1 and not null.sweep.train_truncations
+    assert set(null.sweep.train_temperatures) <= {1.0}
+    for name in ("temperature", "top_k", "top_p", "min_p"):
+        setattr(null.sampling, name, getattr(full.sampling, name))
+    for name in ("train_temperatures", "train_truncations"):
+        setattr(null.sweep, name, getattr(full.sweep, name))
+    assert dataclasses.replace(null, name=full.name) == full
+
+
 def test_unknown_variant_is_refused_with_the_way_out():
     with pytest.raises(ValueError, match=r"variant='smok'.*:smoke"):
         load(ROOT / "configs" / "demo.py", "smok")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -118,10 +119,10 @@ def test_the_proxy_keeps_what_it_finds_likeliest(tmp_path, proxy):
     cfg, params = hf.load(proxy)
     means = []
     for one in drawn:  # By one plain forward pass, a completion at a time.
-        ids = np.array([[*one.prompt_token_ids, *one.token_ids]])
-        logits = transformer.apply(params, cfg, ids, np.arange(ids.size)[None])
+        ids = jnp.array([[*one.prompt_token_ids, *one.token_ids]])
+        logits = transformer.apply(params, cfg, ids, jnp.arange(ids.size)[None])
         logprobs = jax.nn.log_softmax(logits[0, :-1].astype("float32"))
-        told = logprobs[np.arange(ids.size - 1), ids[0, 1:]]
+        told = logprobs[jnp.arange(ids.size - 1), ids[0, 1:]]
         means.append(float(told[len(one.prompt_token_ids) - 1 :].mean()))
     run = run_with(tmp_path, proxy_model=str(proxy), proxy_keep_percent=41.0)
     run = dataclasses.replace(run, mesh=sharding.make_mesh(MeshConfig()))  # Eight devices.
