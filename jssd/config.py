@@ -355,6 +355,9 @@ class Config:
     toy: ToyConfig = field(default_factory=ToyConfig)
     # Independent repetitions of the whole run with sampling.seed, train.seed and evaluate.seed + i.
     seeds: int = 1
+    # Rounds of self-distillation, each in `<workdir>/round-i`: the base of one is the export of the
+    # one before, at other seeds. The paper does one, which stays in the work directory itself.
+    rounds: int = 1
     # Keeps compiled programs in `<workdir>/.cache`, so that a restart skips compiling.
     compile_cache: bool = True
 

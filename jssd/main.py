@@ -42,6 +42,7 @@ _COORDINATOR = flags.DEFINE_string(
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which this is, from 0.")
 
+_SEEDS_A_ROUND = 1_000_000  # More than anyone repeats a run: no two runs share a seed.
 _ROOT = pathlib.Path("/")
 
 
@@ -115,7 +116,7 @@ def _join_processes() -> None:
 
 def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
     """Runs `stages` in their fixed order; with `config.seeds` above 1, once in each
-    `workdir/seed-*`.
+    `workdir/seed-*`, and with `config.rounds` above 1 so in each `workdir/round-*`.
 
     Raises:
       ValueError: an unknown stage, a broken config, or a work directory of another experiment.
@@ -135,17 +136,32 @@ def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None
         return
     if config.compile_cache:
         _cache_programs(workdir / ".cache")
-    runs = [(workdir, config)]
-    if config.seeds > 1:
-        runs = [(workdir / f"seed-{i}", _reseeded(config, i)) for i in range(config.seeds)]
-    for folder, seeded in runs:
+    seeds = [f"seed-{i}" for i in range(config.seeds)] if config.seeds > 1 else [""]
+    rounds = [f"round-{i}" for i in range(config.rounds)] if config.rounds > 1 else [""]
+    once = dataclasses.replace(config, rounds=1)
+    runs = {name: _reseeded(once, i) for i, name in enumerate(seeds)}
+    for index, name in enumerate(rounds):
+        if index:
+            last = workdir / rounds[index - 1]
+            runs = {
+                seed: _next_round(found, last / seed / "export") for seed, found in runs.items()
+            }
+            if stages != ["report"]:
+                _need_exports(runs)
+        folders = {workdir / name / seed: found for seed, found in runs.items()}
+        _run_seeds(folders, workdir / name, stages)
+
+
+def _run_seeds(runs: dict[pathlib.Path, Config], workdir: pathlib.Path, stages: list[str]) -> None:
+    """The stages of each repetition, by its folder, and one report of them all."""
+    for folder, seeded in runs.items():
         _run_once(
             seeded, folder, [stage for stage in STAGES if stage in stages and stage != "report"]
         )
     if "report" in stages:
         from jssd.stages import report  # Late: config mistakes answer before JAX loads.
 
-        report.run([folder for folder, _ in runs], workdir / "report")
+        report.run(list(runs), workdir / "report")
 
 
 def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
@@ -179,6 +195,23 @@ def _reseeded(config: Config, index: int) -> Config:
     for section in (config.sampling, config.train, config.evaluate):
         section.seed += index
     return dataclasses.replace(config, seeds=1)
+
+
+def _next_round(config: Config, export: pathlib.Path) -> Config:
+    """The config of the run that starts from what the same run of the last round exports."""
+    # The noise of a draw is its address: with the old seed it would favour the same tokens again.
+    config = _reseeded(config, _SEEDS_A_ROUND)
+    config.model.path, config.model.revision = str(export), "main"
+    return config
+
+
+def _need_exports(runs: dict[str, Config]) -> None:
+    for found in runs.values():
+        if not pathlib.Path(found.model.path).exists():
+            raise FileNotFoundError(
+                f"{found.model.path} does not exist, but the next round starts from it. Run stages "
+                "sample, sft and export of all rounds together."
+            )
 
 
 def _cache_programs(folder: pathlib.Path) -> None:

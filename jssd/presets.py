@@ -54,6 +54,7 @@ def _smoke(config: Config) -> Config:
         config,
         name=f"{config.name}-smoke",
         seeds=1,
+        rounds=min(config.rounds, 2),
         prompts=dataclasses.replace(config.prompts, limit=limit(config.prompts.limit, 8), repeat=1),
         sampling=dataclasses.replace(
             config.sampling, max_new_tokens=min(config.sampling.max_new_tokens, 64), n=1

@@ -119,6 +119,7 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
         "plan.prompt_tokens",
         "plan.support_ids",
         "seeds",
+        "rounds",
     ):
         rule(read(name) >= 1, name, "must be at least 1")
     rule(

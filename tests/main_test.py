@@ -6,6 +6,7 @@ import pytest
 
 from jssd import main
 from jssd.config import Config, MeshConfig, ModelSource, PromptsConfig
+from jssd.stages import report
 
 
 @pytest.fixture
@@ -52,6 +53,62 @@ def test_a_chosen_platform_stays(machine, monkeypatch):
 def test_without_the_compilers_nothing_is_decided(machine, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert _platforms() is None
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Runs and reports that `run_stages` starts, as text and config, instead of doing them."""
+    calls = []
+
+    def run_once(config, folder, stages):
+        calls.append((folder, config))
+        if "export" in stages:
+            (folder / "export").mkdir(parents=True)
+
+    monkeypatch.setattr(main, "_run_once", run_once)
+    monkeypatch.setattr(report, "run", lambda runs, folder: calls.append((folder, runs)))
+    return calls
+
+
+def test_a_round_starts_from_the_export_of_the_last_at_other_seeds(tmp_path, started):
+    config = Config(
+        model=ModelSource("model", revision="v1"), prompts=PromptsConfig(source="tasks:train")
+    )
+    config.compile_cache, config.seeds, config.rounds = False, 2, 3
+    main.run_stages(config, tmp_path, ["sample", "sft", "export", "report"])
+    runs = [(folder.relative_to(tmp_path), found) for folder, found in started]
+    assert [str(folder) for folder, _ in runs] == [
+        f"round-{r}/{part}" for r in range(3) for part in ("seed-0", "seed-1", "report")
+    ]
+    assert [folder.name for folder in runs[5][1]] == ["seed-0", "seed-1"]  # A report pools seeds.
+    for r in (0, 1, 2):
+        for i in (0, 1):
+            model = runs[3 * r + i][1].model
+            last = tmp_path / f"round-{r - 1}" / f"seed-{i}" / "export"
+            assert model.path == (str(last) if r else "model")
+            assert model.revision == ("main" if r else "v1")
+    seeds = {
+        (found.sampling.seed, found.train.seed, found.evaluate.seed)
+        for _, found in runs
+        if isinstance(found, Config)
+    }
+    assert len(seeds) == 6
+    assert (config.model.path, config.sampling.seed) == ("model", 0)  # Nobody's config is changed.
+
+
+def test_a_round_without_the_export_of_the_last_says_so(tmp_path, started):
+    config = Config(model=ModelSource("model"), prompts=PromptsConfig(source="tasks:train"))
+    config.compile_cache, config.rounds = False, 2
+    with pytest.raises(FileNotFoundError, match=r"round-0/export does not exist.*sft and export"):
+        main.run_stages(config, tmp_path, ["sample"])
+    assert [folder for folder, _ in started] == [tmp_path / "round-0"]
+
+
+def test_one_round_stays_in_the_work_directory(tmp_path, started):
+    config = Config(model=ModelSource("model"), prompts=PromptsConfig(source="tasks:train"))
+    config.compile_cache = False
+    main.run_stages(config, tmp_path, ["sample"])
+    assert started == [(tmp_path, config)]
 
 
 def test_a_report_needs_no_mesh(tmp_path):
