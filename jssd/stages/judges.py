@@ -139,6 +139,12 @@ def _likeliest(run: Run, writer: Writer, kept: Sequence[Sample]) -> list[Sample]
     config = run.config.filter
     if not kept:
         return []
+    # All processes refuse: one that did so by itself would leave the others waiting.
+    if jax.process_count() > 1 and not (run.workdir / "data" / PROXY).exists():
+        raise ValueError(
+            "filter.proxy_model scores on the devices of one process: start stage sft alone, and "
+            f"once data/{PROXY} is written on several. Or leave it ''."
+        )
     settings = {
         "proxy_model": config.proxy_model,
         "dtypes": [run.config.model.dtype, run.config.model.compute_dtype],
@@ -152,13 +158,8 @@ def _likeliest(run: Run, writer: Writer, kept: Sequence[Sample]) -> list[Sample]
 def _mean_logprobs(run: Run, writer: Writer, kept: Sequence[Sample]) -> list[float]:
     """Mean log-probability of a token (nats) of each completion under the proxy, at temperature 1.
 
-    Raises ValueError for several processes, or for a proxy that reads the tokens as other text.
+    Raises ValueError for a proxy that reads the tokens as other text.
     """
-    if jax.process_count() > 1:
-        raise ValueError(
-            "filter.proxy_model scores on the devices of one process: start stage sft alone, or "
-            "leave it ''."
-        )
     path = run.config.filter.proxy_model
     folder = run.folder_of(path, "proxy")
     tokenizer = Tokenizer(folder)

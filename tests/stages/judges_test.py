@@ -138,6 +138,13 @@ def test_a_proxy_of_another_tokenizer_is_refused(tmp_path, proxy):
         apply(run_with(tmp_path, proxy_model=str(proxy)), [sample(FENCED)])
 
 
+def test_several_processes_do_not_score(tmp_path, proxy, monkeypatch):
+    run = run_with(tmp_path, proxy_model=str(proxy))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="one process: start stage sft alone"):
+        apply(run, [sample(FENCED)])
+
+
 def test_a_proxy_that_is_not_there_is_refused_before_sampling(tmp_path):
     config = run_with(tmp_path, proxy_model="no/such/proxy/here").config
     with pytest.raises(FileNotFoundError, match="no/such/proxy/here"):
