@@ -117,7 +117,13 @@ def test_a_finished_sweep_is_left_alone_and_a_larger_grid_keeps_what_is_there(ti
     assert not list((workdir / "sweep").glob("heat-*.png"))  # No students, no heat-map.
     assert set(after) - set(before) == {
         f"sweep/cells/tasks/base/t1.2/{name}"
-        for name in ("part-00000.jsonl", "completions.jsonl", "scores.json")
+        for name in (
+            "part-00000.jsonl",
+            "completions.jsonl",
+            "samples.jsonl",
+            "custom_outputs.json",
+            "scores.json",
+        )
     }
     main.run_stages(load(tiny), workdir, ["sweep"])  # And back.
     assert summary_of(workdir)["cells"] == small["cells"]
@@ -139,7 +145,7 @@ def test_killed_again_and_again_it_goes_on_to_the_same_bytes(tiny, swept, tmp_pa
 
     for holder, name, at in (
         (drawing.Drawer, "_record", 7),
-        (evaluate.grading, "grade_many", 2),
+        (evaluate.grading, "grade_programs", 2),
         (predict, "score", 1),
         (sweep_stage.sweep_summary, "sum_up", 1),
     ):
