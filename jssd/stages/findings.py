@@ -16,8 +16,8 @@ MODELS = ("base", "student")
 # What may differ between the seeds of one run: the seeds, and what never changes a token.
 _FREE = {"sampling": ("seed",), "train": ("seed",), "evaluate": ("seed", "workers")}
 _FREE_SECTIONS = (
-    "name", "stages", "seeds", "compile_cache", "mesh", "engine", "hardware", "plan", "mechanism",
-    "toy",
+    "name", "stages", "seeds", "rounds", "compile_cache", "mesh", "engine", "hardware", "plan",
+    "mechanism", "toy",
 )  # fmt: skip
 
 Place = tuple[str, str, str]  # Benchmark, decoding, model.
