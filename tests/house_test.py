@@ -35,6 +35,7 @@ FLOORS = {
     "evals": 1,
     "model": 1,
     "config": 0,
+    "jsonl": 0,
     "metrics": 0,
     "presets": 0,
     "rules": 0,

@@ -1,11 +1,11 @@
 """Rows of a problem set as plain dicts, each with the words that say where it stands."""
 
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jssd import jsonl
 from jssd.config import PromptsConfig
 
 
@@ -30,22 +30,7 @@ def read(config: PromptsConfig) -> Iterator[tuple[str, dict[str, Any]]]:
     path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"prompts.source={source} doesn't exist. Check the path.")
-    return _jsonl_rows(path) if source.endswith(".jsonl") else _parquet_rows(path, config)
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with open(path, "rb") as file:
-        for number, raw in enumerate(file, 1):
-            if not raw.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                row = json.loads(raw)
-            except ValueError as error:  # Bad UTF-8 is a ValueError too.
-                raise ValueError(f"{where} isn't valid JSON: {error}.") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{where} must be a JSON object, not a {type(row).__name__}.")
-            yield where, row
+    return jsonl.rows(path) if source.endswith(".jsonl") else _parquet_rows(path, config)
 
 
 def _parquet_rows(path: Path, config: PromptsConfig) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -10,7 +10,6 @@ engine takes new weights of the same shapes, so all cells share one set of compi
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator
 
 import jax
@@ -27,6 +26,7 @@ from jssd.stages import (
     evaluate,
     grids,
     heatmaps,
+    pages,
     predict,
     sample,
     sft,
@@ -72,11 +72,11 @@ def run(run: Run) -> None:
             _grade(run, model, found, box, writer)
         summary = sweep_summary.sum_up(run)
         context.write_json(folder / "summary.json", summary)
-        figures = {folder / f"{name}.png": png for name, png in heatmaps.draw_all(summary)}
-        for path, png in figures.items():
-            _write_png(path, png)
-        for path in set(folder.glob("*.png")) - set(figures):
-            path.unlink()  # Of a grid that was another.
+        figures = {f"{name}.png": png for name, png in heatmaps.draw_all(summary)}
+        pages.write(folder, figures)
+        for path in folder.glob("*.png"):
+            if path.name not in figures:
+                path.unlink()  # Of a grid that was another.
         for line in sweep_summary.lines(summary):
             writer.line(line)
 
@@ -204,9 +204,3 @@ def _grade(
             run.config.evaluate, cell.place(run.workdir), about, cell.told,
             found[cell.benchmark], box, writer,
         )  # fmt: skip
-
-
-def _write_png(path: pathlib.Path, data: bytes) -> None:
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes(data)
-    beside.replace(path)

@@ -10,12 +10,14 @@ functions of `os` and `shutil` away, and lets a program print without limit.
 import collections
 import dataclasses
 import datetime
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from jssd import jsonl
 from jssd.evals.benchmarks import CallTest, StdinTest, Task
 from jssd.evals.benchmarks.livecodebench_tests import decode_tests, expected_value, read_arguments
 from jssd.evals.protocol import Protocol
@@ -164,19 +166,7 @@ def _download(name: str) -> Path:
 
 
 def _rows(files: list[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for file in files:
-        with open(file, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                where = f"{file}:{number}"
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise ValueError(f"{where} isn't valid JSON: {error}.") from error
-                if not isinstance(row, dict):
-                    raise ValueError(f"{where} must be a JSON object.")
-                yield where, row
+    return itertools.chain.from_iterable(map(jsonl.rows, files))
 
 
 def _text(row: dict, name: str, where: str) -> str:
