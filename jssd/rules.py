@@ -3,16 +3,13 @@
 import dataclasses
 import functools
 import math
-import re
 from collections.abc import Sequence
-from typing import Any
 
 from jssd.config import (
     ATTENTION,
     CACHE_DTYPES,
     CORRECT,
     FORMATS,
-    LIVECODEBENCH_RULES,
     OPTIMIZATION,
     PACKING,
     PROGRAMS,
@@ -21,7 +18,13 @@ from jssd.config import (
     TARGETS,
     TRAIN_ATTENTION,
     Config,
-    SamplingConfig,
+)
+from jssd.section_rules import (
+    analysis_errors,
+    law_errors,
+    livecodebench_errors,
+    read_field,
+    sweep_errors,
 )
 
 
@@ -32,7 +35,7 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
     """
     errors = []
     stages = stages or config.stages
-    read = functools.partial(_read, config)
+    read = functools.partial(read_field, config)
 
     def rule(ok: bool, name: str, must: str) -> None:
         if not ok:
@@ -75,10 +78,10 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
     )
     rule(config.prompts.limit >= 0, "prompts.limit", "must be 0 (all) or more")
     rule(config.prompts.repeat >= 1, "prompts.repeat", "must be at least 1")
-    errors.extend(_law_errors("sampling", config.sampling))
-    errors.extend(_law_errors("export", config.export))
+    errors.extend(law_errors("sampling", config.sampling))
+    errors.extend(law_errors("export", config.export))
     for index, decode in enumerate(config.evaluate.decodes):
-        errors.extend(_law_errors(f"evaluate.decodes[{index}]", decode))
+        errors.extend(law_errors(f"evaluate.decodes[{index}]", decode))
     names = [decode.name for decode in config.evaluate.decodes]
     if len(set(names)) < len(names):
         errors.append(f"evaluate.decodes names {names} must differ from one another.")
@@ -196,7 +199,7 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
         "evaluate.extraction",
         "must be last_fence or defining_fence",
     )
-    errors.extend(_livecodebench_errors(config.evaluate.livecodebench))
+    errors.extend(livecodebench_errors(config.evaluate.livecodebench))
     rule(
         bool(config.plan.programs) and set(config.plan.programs) <= set(PROGRAMS),
         "plan.programs",
@@ -209,8 +212,8 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
     )
     rule(config.plan.layers >= 0, "plan.layers", "must be 0 (all) or more")
     rule(config.plan.timeout > 0, "plan.timeout", "must be above 0 seconds")
-    errors.extend(_sweep_errors(config))
-    errors.extend(_analysis_errors(config, stages))
+    errors.extend(sweep_errors(config))
+    errors.extend(analysis_errors(config, stages))
     axes = dataclasses.asdict(config.mesh)
     if any(size < 1 and size != -1 for size in axes.values()) or list(axes.values()).count(-1) > 1:
         errors.append(
@@ -218,102 +221,3 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
         )
     if errors:
         raise ValueError("config: " + " ".join(errors))
-
-
-def _livecodebench_errors(section) -> list[str]:
-    where, errors = "evaluate.livecodebench", []
-    if not re.fullmatch(r"(v5|v6|\d{4}-\d\d-\d\d:\d{4}-\d\d-\d\d)?", section.window):
-        errors.append(
-            f"{where}.window={section.window!r} must be '', 'v5', 'v6' or two days, first to last, "
-            "as '2025-02-01:2025-05-31'."
-        )
-    if section.difficulty not in ("", "easy", "medium", "hard"):
-        errors.append(
-            f"{where}.difficulty={section.difficulty!r} must be '', 'easy', 'medium' or 'hard'."
-        )
-    if not set(section.strict) <= {*LIVECODEBENCH_RULES, "all"}:
-        names = ", ".join(LIVECODEBENCH_RULES)
-        errors.append(f"{where}.strict={section.strict!r} must hold some of {names}, or 'all'.")
-    return errors
-
-
-def _sweep_errors(config: Config) -> list[str]:
-    sweep, train, errors = config.sweep, config.train, []
-    for part, least in (("train", "0 or more"), ("eval", "0 or more"), ("predict", "above 0")):
-        name = f"sweep.{part}_temperatures"
-        values = getattr(sweep, f"{part}_temperatures")
-        if any(value < 0 or (part == "predict" and value == 0) for value in values):
-            errors.append(f"{name}={values!r} must hold numbers {least}.")
-        cuts = getattr(sweep, f"{part}_truncations")
-        for index, cut in enumerate(cuts):
-            law = SamplingConfig(1.0, cut.top_k, cut.top_p, cut.min_p)
-            errors.extend(_law_errors(f"sweep.{part}_truncations[{index}]", law))
-        for kind, members in (("temperatures", list(values)), ("truncations", cuts)):
-            if any(member in members[:index] for index, member in enumerate(members)):
-                errors.append(f"sweep.{part}_{kind}={members!r} must name each one once.")
-    if (sweep.train_temperatures or sweep.predict_temperatures) and not sweep.eval_temperatures:
-        errors.append("sweep.eval_temperatures=() must name what students are decoded at.")
-    if sweep.predict_temperatures and not any(sweep.eval_temperatures):
-        errors.append(
-            "sweep.predict_temperatures needs a temperature above 0 in eval_temperatures."
-        )
-    if sweep.eval_temperatures and not (sweep.base or sweep.train_temperatures):
-        errors.append("sweep.base=False leaves nothing to decode. Set sweep.train_temperatures.")
-    for step in sweep.checkpoints:
-        saved = step == train.num_steps or (
-            0 < step < train.num_steps and step % train.save_every == 0
-        )
-        if not saved:
-            errors.append(
-                f"sweep.checkpoints={step} must be train.num_steps={train.num_steps} or a multiple "
-                f"of train.save_every={train.save_every} below it."
-            )
-        elif (needed := -(-(train.num_steps - step) // train.save_every) + 1) > train.keep_last:
-            errors.append(
-                f"train.keep_last={train.keep_last} must be at least {needed}, so that "
-                f"sweep.checkpoints={step} is still there at the end."
-            )
-    return errors
-
-
-def _read(config: Config, name: str) -> Any:
-    return functools.reduce(getattr, name.split("."), config)
-
-
-def _analysis_errors(config: Config, stages: Sequence[str]) -> list[str]:
-    """The rules of sections mechanism and toy."""
-    mechanism, toy = config.mechanism, config.toy
-    above_0 = lambda values: bool(values) and all(value > 0 for value in values)
-    rules = (
-        (mechanism.limit >= 0, "mechanism.limit", "must be 0 (all) or more"),
-        (mechanism.max_tokens >= 1, "mechanism.max_tokens", "must be at least 1"),
-        (above_0(mechanism.temperatures), "mechanism.temperatures", "must hold numbers above 0"),
-        (mechanism.top_k >= 0, "mechanism.top_k", "must be 0 (off) or more"),
-        (0 < mechanism.top_p <= 1, "mechanism.top_p", "must be in (0, 1]"),
-        (mechanism.fork_entropy >= 0, "mechanism.fork_entropy", "must be 0 nats or more"),
-        (
-            "mechanism" not in stages or config.sampling.temperature >= 1e-5,
-            "sampling.temperature",
-            "must be above 0 in stage mechanism: greedy draws have no law to take apart",
-        ),
-        (0 < toy.top_p <= 1, "toy.top_p", "must be in (0, 1]"),
-        (
-            above_0(toy.top_ps) and max(toy.top_ps) <= 1,
-            "toy.top_ps",
-            "must hold numbers in (0, 1]",
-        ),
-        (toy.temperatures >= 2, "toy.temperatures", "must be at least 2"),
-        (0 < toy.lowest < toy.highest, "toy.lowest", f"must be in (0, toy.highest={toy.highest})"),
-    )
-    return [f"{name}={_read(config, name)!r} {must}." for ok, name, must in rules if not ok]
-
-
-def _law_errors(where: str, law) -> list[str]:
-    """The rules of a sampling law, for any section that holds one."""
-    rules = (
-        (law.temperature >= 0, "temperature", "must be 0 (greedy) or more"),
-        (law.top_k >= 0, "top_k", "must be 0 (off) or more"),
-        (0 < law.top_p <= 1, "top_p", "must be in (0, 1]"),
-        (0 <= getattr(law, "min_p", 0.0) <= 1, "min_p", "must be in [0, 1]"),
-    )
-    return [f"{where}.{name}={getattr(law, name)!r} {must}." for ok, name, must in rules if not ok]

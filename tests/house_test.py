@@ -17,7 +17,7 @@ CHECKED = [
     *sorted((ROOT / "third_party").glob("*.py")),
 ]
 CEILING = 340  # Lines. A file much over 300 holds two things.
-OWN_CEILING = {"jssd/config.py": 400}  # One page for every knob.
+OWN_CEILING = {"jssd/config.py": 480}  # One page for every knob.
 # A room, or a file of the top level, may import only from lower floors. Files of one room may
 # import one another.
 FLOORS = {
@@ -39,11 +39,14 @@ FLOORS = {
     "metrics": 0,
     "presets": 0,
     "rules": 0,
+    "section_rules": 0,
     "sharding": 0,
 }
 ON_ITS_OWN_FLOOR = {  # Floor 0 is the ground: these files build on one another.
     ("presets", "config"),
     ("rules", "config"),
+    ("rules", "section_rules"),
+    ("section_rules", "config"),
     ("sharding", "config"),
 }
 NUMPY_ONLY = ("data", "evals")
@@ -104,7 +107,7 @@ def test_config_data_and_evals_stay_light(path):
     roots = {name.split(".")[0] for name in _imports(path)}
     if room in NUMPY_ONLY:
         assert not roots & HEAVY, f"{_name(path)} imports {roots & HEAVY}; {room} is NumPy only."
-    if room in ("config", "presets", "rules"):
+    if room in ("config", "presets", "rules", "section_rules"):
         assert roots - {"jssd"} <= sys.stdlib_module_names
 
 
