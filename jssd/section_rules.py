@@ -1,0 +1,110 @@
+"""Rules of the sections that state what is measured: laws, LiveCodeBench, sweep, mechanism, toy."""
+
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from jssd.config import LIVECODEBENCH_RULES, Config, SamplingConfig
+
+
+def read_field(config: Config, name: str) -> Any:
+    """The value of a dotted field, as "train.seq_len"."""
+    return functools.reduce(getattr, name.split("."), config)
+
+
+def law_errors(where: str, law) -> list[str]:
+    """The rules of a sampling law, for any section that holds one."""
+    rules = (
+        (law.temperature >= 0, "temperature", "must be 0 (greedy) or more"),
+        (law.top_k >= 0, "top_k", "must be 0 (off) or more"),
+        (0 < law.top_p <= 1, "top_p", "must be in (0, 1]"),
+        (0 <= getattr(law, "min_p", 0.0) <= 1, "min_p", "must be in [0, 1]"),
+    )
+    return [f"{where}.{name}={getattr(law, name)!r} {must}." for ok, name, must in rules if not ok]
+
+
+def livecodebench_errors(section) -> list[str]:
+    """The rules of section evaluate.livecodebench."""
+    where, errors = "evaluate.livecodebench", []
+    if not re.fullmatch(r"(v5|v6|\d{4}-\d\d-\d\d:\d{4}-\d\d-\d\d)?", section.window):
+        errors.append(
+            f"{where}.window={section.window!r} must be '', 'v5', 'v6' or two days, first to last, "
+            "as '2025-02-01:2025-05-31'."
+        )
+    if section.difficulty not in ("", "easy", "medium", "hard"):
+        errors.append(
+            f"{where}.difficulty={section.difficulty!r} must be '', 'easy', 'medium' or 'hard'."
+        )
+    if not set(section.strict) <= {*LIVECODEBENCH_RULES, "all"}:
+        names = ", ".join(LIVECODEBENCH_RULES)
+        errors.append(f"{where}.strict={section.strict!r} must hold some of {names}, or 'all'.")
+    return errors
+
+
+def sweep_errors(config: Config) -> list[str]:
+    """The rules of section sweep."""
+    sweep, train, errors = config.sweep, config.train, []
+    for part, least in (("train", "0 or more"), ("eval", "0 or more"), ("predict", "above 0")):
+        name = f"sweep.{part}_temperatures"
+        values = getattr(sweep, f"{part}_temperatures")
+        if any(value < 0 or (part == "predict" and value == 0) for value in values):
+            errors.append(f"{name}={values!r} must hold numbers {least}.")
+        cuts = getattr(sweep, f"{part}_truncations")
+        for index, cut in enumerate(cuts):
+            law = SamplingConfig(1.0, cut.top_k, cut.top_p, cut.min_p)
+            errors.extend(law_errors(f"sweep.{part}_truncations[{index}]", law))
+        for kind, members in (("temperatures", list(values)), ("truncations", cuts)):
+            if any(member in members[:index] for index, member in enumerate(members)):
+                errors.append(f"sweep.{part}_{kind}={members!r} must name each one once.")
+    if (sweep.train_temperatures or sweep.predict_temperatures) and not sweep.eval_temperatures:
+        errors.append("sweep.eval_temperatures=() must name what students are decoded at.")
+    if sweep.predict_temperatures and not any(sweep.eval_temperatures):
+        errors.append(
+            "sweep.predict_temperatures needs a temperature above 0 in eval_temperatures."
+        )
+    if sweep.eval_temperatures and not (sweep.base or sweep.train_temperatures):
+        errors.append("sweep.base=False leaves nothing to decode. Set sweep.train_temperatures.")
+    for step in sweep.checkpoints:
+        saved = step == train.num_steps or (
+            0 < step < train.num_steps and step % train.save_every == 0
+        )
+        if not saved:
+            errors.append(
+                f"sweep.checkpoints={step} must be train.num_steps={train.num_steps} or a multiple "
+                f"of train.save_every={train.save_every} below it."
+            )
+        elif (needed := -(-(train.num_steps - step) // train.save_every) + 1) > train.keep_last:
+            errors.append(
+                f"train.keep_last={train.keep_last} must be at least {needed}, so that "
+                f"sweep.checkpoints={step} is still there at the end."
+            )
+    return errors
+
+
+def analysis_errors(config: Config, stages: Sequence[str]) -> list[str]:
+    """The rules of sections mechanism and toy."""
+    mechanism, toy = config.mechanism, config.toy
+    above_0 = lambda values: bool(values) and all(value > 0 for value in values)
+    rules = (
+        (mechanism.limit >= 0, "mechanism.limit", "must be 0 (all) or more"),
+        (mechanism.max_tokens >= 1, "mechanism.max_tokens", "must be at least 1"),
+        (above_0(mechanism.temperatures), "mechanism.temperatures", "must hold numbers above 0"),
+        (mechanism.top_k >= 0, "mechanism.top_k", "must be 0 (off) or more"),
+        (0 < mechanism.top_p <= 1, "mechanism.top_p", "must be in (0, 1]"),
+        (mechanism.fork_entropy >= 0, "mechanism.fork_entropy", "must be 0 nats or more"),
+        (
+            "mechanism" not in stages or config.sampling.temperature >= 1e-5,
+            "sampling.temperature",
+            "must be above 0 in stage mechanism: greedy draws have no law to take apart",
+        ),
+        (0 < toy.top_p <= 1, "toy.top_p", "must be in (0, 1]"),
+        (
+            above_0(toy.top_ps) and max(toy.top_ps) <= 1,
+            "toy.top_ps",
+            "must hold numbers in (0, 1]",
+        ),
+        (toy.temperatures >= 2, "toy.temperatures", "must be at least 2"),
+        (0 < toy.lowest < toy.highest, "toy.lowest", f"must be in (0, toy.highest={toy.highest})"),
+    )
+    return [f"{name}={read_field(config, name)!r} {must}." for ok, name, must in rules if not ok]
