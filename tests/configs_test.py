@@ -59,6 +59,17 @@ def test_config_is_valid_in_every_variant(path, variant):
     assert config.name == path.stem + (f"-{variant}" if variant else "")
 
 
+@pytest.mark.parametrize("arm", ["raw", "soft", "passed"])
+def test_every_arm_is_valid(arm):
+    config, docstring = load(ROOT / "configs" / "arms_smollm2.py", arm)
+    validate(config)
+    assert f" {arm}" in docstring
+    assert (config.train.targets == "law", config.filter.correct) == (
+        arm == "soft",
+        "passed" if arm == "passed" else "",
+    )
+
+
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_both_models_have_their_own_decoding(path):
     config, _ = load(path)
@@ -106,6 +117,11 @@ def test_null_changes_only_the_law_that_training_samples_by(path):
         setattr(null.sampling, name, getattr(full.sampling, name))
     for name in ("train_temperatures", "train_truncations"):
         setattr(null.sweep, name, getattr(full.sweep, name))
+    if path.stem == "arms_smollm2":  # There it is an arm, and the base is scored in another.
+        for decode in null.evaluate.decodes:
+            decode.models = ("base", "student")
+        own = full.evaluate.base_decode, full.evaluate.student_decode
+        null.evaluate.base_decode, null.evaluate.student_decode = own
     assert dataclasses.replace(null, name=full.name) == full
 
 
