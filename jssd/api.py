@@ -16,7 +16,7 @@ from jssd.model.config import ModelConfig
 from jssd.sampling import generate
 from jssd.sampling.engine import Engine
 from jssd.sampling.request import Request, Sampling
-from jssd.weights import gguf, hf, hub
+from jssd.weights import checksums, gguf, hf, hub
 
 __all__ = ["Completion", "Model", "Sampling", "load", "save"]
 
@@ -205,6 +205,7 @@ def load(path: str, dtype: str | None = None) -> Model:
     if source.suffix == ".gguf":
         cache = pathlib.Path(tempfile.mkdtemp(prefix="jssd-"))
         source = gguf.to_hf_folder(source, cache / "model", dtype)
+    checksums.verify(source)
     cfg, params = hf.load(source, dtype=dtype and jnp.dtype(dtype))
     return Model(params, cfg, source)
 

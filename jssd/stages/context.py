@@ -17,7 +17,7 @@ from jssd.data.tokenizer import Tokenizer
 from jssd.metrics import Writer
 from jssd.model import transformer
 from jssd.model.config import ModelConfig
-from jssd.weights import gguf, hf, hub
+from jssd.weights import checksums, gguf, hf, hub
 
 # Of section train: how a machine does it and what it keeps, but for rounding never what is learned.
 # They may change while a run is under way, as when it goes on with more devices or fewer.
@@ -59,7 +59,13 @@ class Run:
         return Tokenizer(self.base_folder())
 
     def load(self, folder: pathlib.Path, dtype: str = "") -> tuple[ModelConfig, transformer.Params]:
-        """A model from a Hugging Face folder, on the mesh; `dtype` "" follows the config."""
+        """A model from a Hugging Face folder, on the mesh; `dtype` "" follows the config.
+
+        Raises:
+          ValueError: a file is not as `weights.checksums` once found it, or see `hf.load`.
+        """
+        if jax.process_index() == 0:  # Elsewhere a host reads only what its devices hold.
+            checksums.verify(folder)
         return hf.load(folder, dtype=as_dtype(dtype or self.config.model.dtype))
 
     def writer(self, stage: str) -> Writer:

@@ -12,7 +12,7 @@ import numpy as np
 
 from jssd.model import config as model_config
 from jssd.model import transformer
-from jssd.weights import card, names, settings
+from jssd.weights import card, checksums, names, settings
 from jssd.weights.files import (
     DTYPES,
     Planned,
@@ -92,8 +92,9 @@ def save(
     """Writes `params` as an ordinary Hugging Face folder, beside `folder` first and then renamed.
 
     Everything but the weights comes from `source_folder`: config.json with only the dtype changed
-    and both spellings of the rotary settings, tokenizer and chat template byte for byte. On many
-    hosts all processes call it, and all must see the same file system; process 0 writes.
+    and both spellings of the rotary settings, tokenizer and chat template byte for byte; SHA256SUMS
+    holds the checksums of all. On many hosts all processes call it, and all must see the same file
+    system; process 0 writes.
 
     Args:
       temperature: with `top_k` and `top_p`, what generation_config.json serves. 0 is greedy; top_k
@@ -142,6 +143,7 @@ def save(
             decoding=decoding,
             notes=notes,
         )
+        checksums.write(scratch)
         os.replace(scratch, folder)
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -49,6 +50,20 @@ def test_a_finished_run_is_left_alone(straight, tiny):
     before = conftest.outputs(straight)
     assert conftest.cli(tiny, straight).returncode == 0
     assert conftest.outputs(straight) == before
+
+
+def test_a_flipped_byte_of_an_export_is_named(straight, tiny, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(straight, workdir)
+    shutil.rmtree(workdir / "eval")
+    weights = workdir / "export" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    done = conftest.cli(tiny, workdir, "--stages=evaluate")
+    assert done.returncode == 2
+    assert "model.safetensors has other bytes" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_other_settings_in_the_same_workdir_are_refused(straight, tiny):

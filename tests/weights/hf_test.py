@@ -246,6 +246,7 @@ def test_tokenizer_files_are_copied_byte_for_byte_and_nothing_else(tiny, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "tiny"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "README.md",
+        "SHA256SUMS",
         "chat_template.jinja",
         "config.json",
         "generation_config.json",
