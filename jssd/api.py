@@ -82,7 +82,8 @@ class Model:
             raise ValueError(
                 f"{tokens_BT.shape[1]} tokens do not fit the context of {self.cfg.max_seq_len}."
             )
-        return np.asarray(self._apply(self.params, jnp.asarray(tokens_BT, jnp.int32)))
+        logits_BTV = np.asarray(self._apply(self.params, jnp.asarray(tokens_BT, jnp.int32)))
+        return logits_BTV[..., : self.cfg.vocab_size]
 
     def generate(
         self,

@@ -117,6 +117,13 @@ def parts(mesh: Any, *axes: str) -> int:
     return math.prod(mesh.shape.get(name, 1) for name in names)
 
 
+def padded(size: int, axis: str) -> int:
+    """The next multiple of the parts into which the mesh in force splits the logical axis."""
+    shape = jax.sharding.get_abstract_mesh().shape
+    count = math.prod(shape.get(name, 1) for name in rules()[axis])
+    return -(-size // count) * count
+
+
 def batch_shards() -> tuple[list[int], int]:
     """Which shards of the batch axis this process's devices hold, rising, and how many there are.
 

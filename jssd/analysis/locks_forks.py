@@ -83,7 +83,8 @@ class Pair:
             Scorer(params, cfg, rows=rows, bucket=bucket, chunk=chunk, dtype=dtype)
             for cfg, params in (base, student)
         ]
-        self._laws = stack([training, *evaluation], sizes[0])
+        self._vocab_size = sizes[0]
+        self._laws = stack([training, *evaluation], self._vocab_size)
         self._measure = self._of_logits
         if mesh is not None and mesh.size > 1:
             # Each device takes whole rows, with all of the vocabulary, to find the likeliest in.
@@ -130,6 +131,7 @@ class Pair:
         return self._measure(logits, token_C)
 
     def _of_logits(self, logits, token_C):
+        logits = [logits_CV[:, : self._vocab_size] for logits_CV in logits]
         training = jax.tree.map(lambda x: jnp.broadcast_to(x[0], token_C.shape), self._laws)
         kept_CV = decomposition.support(logits[0], training)
         views = {

@@ -4,6 +4,10 @@ Weights at rest are `params`, a nested dict whose `blocks` are stacked on a lead
 weights at work are the NNX modules of `blocks.py`. For decoding, `unstack` turns the stacked blocks
 into a tuple of one dict per layer: a CPU then reads each weight in place instead of copying a layer
 out of the stack at every step.
+
+Where the mesh does not divide the vocabulary, embedding and head are padded with zeros to a size
+that it does (`abstract_params`). No token has the padding's ids, and its logits are minus
+infinity; so it gets no gradient and stays at zero. Files hold the true vocabulary.
 """
 
 import functools
@@ -22,6 +26,7 @@ from jssd.sharding import (
     on_shards,
     over,
     own,
+    padded,
     parts,
     platform,
     scatter,
@@ -61,7 +66,7 @@ def abstract_params(cfg: ModelConfig, dtype=jnp.float32) -> Params:
     """Shapes, dtypes and (under a mesh) shardings of `params`, with no memory behind them.
 
     Raises:
-      ValueError: the mesh in force does not divide heads, widths or vocabulary.
+      ValueError: the mesh in force does not divide heads, widths or experts.
     """
     experts = {"num_experts": (cfg.num_experts, "experts")} if cfg.is_moe else {}
     check_divisible(
@@ -69,7 +74,6 @@ def abstract_params(cfg: ModelConfig, dtype=jnp.float32) -> Params:
             "num_heads": (cfg.num_heads, "heads"),
             "num_kv_heads": (cfg.num_kv_heads, "kv_heads"),
             "mlp_dim": (cfg.mlp_dim, "mlp"),
-            "vocab_size": (cfg.vocab_size, "vocab"),
             "embed_dim": (cfg.embed_dim, "embed"),
             **experts,
         }
@@ -78,9 +82,9 @@ def abstract_params(cfg: ModelConfig, dtype=jnp.float32) -> Params:
     def leaf(shape: tuple[int, ...], *axes: str) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding(*axes))
 
-    state = _block_template(cfg)[1]
+    state, V = _block_template(cfg)[1], padded(cfg.vocab_size, "vocab")
     params = {
-        "embed": leaf((cfg.vocab_size, cfg.embed_dim), "vocab", "embed"),
+        "embed": leaf((V, cfg.embed_dim), "vocab", "embed"),
         "blocks": jax.tree.map(
             lambda param: leaf((cfg.num_layers, *param.get_value().shape), "layers", *param.axes),
             nnx.to_pure_dict(state, lambda param: param),
@@ -89,7 +93,7 @@ def abstract_params(cfg: ModelConfig, dtype=jnp.float32) -> Params:
         "final_norm": leaf((cfg.embed_dim,), "act_embed"),
     }
     if not cfg.tied_head:
-        params["head"] = leaf((cfg.embed_dim, cfg.vocab_size), "embed", "vocab")
+        params["head"] = leaf((cfg.embed_dim, V), "embed", "vocab")
     return params
 
 
@@ -109,6 +113,7 @@ def abstract_unstacked(cfg: ModelConfig, dtype=jnp.float32) -> Params:
 def init_params(cfg: ModelConfig, key: jax.Array, dtype=jnp.float32) -> Params:
     """Random weights: normal with standard deviation 0.02, norms at one, biases at zero."""
     abstract = abstract_params(cfg, dtype)
+    V, D = cfg.vocab_size, cfg.embed_dim
 
     def init(key: jax.Array) -> Params:
         embed_key, blocks_key, head_key = jax.random.split(key, 3)
@@ -117,13 +122,14 @@ def init_params(cfg: ModelConfig, key: jax.Array, dtype=jnp.float32) -> Params:
             return nnx.to_pure_dict(nnx.split(Block(cfg, rngs=nnx.Rngs(key)), graph=False)[1])
 
         params = {
-            "embed": INIT_STD * jax.random.normal(embed_key, abstract["embed"].shape),
+            "embed": INIT_STD * jax.random.normal(embed_key, (V, D)),
             "blocks": jax.vmap(block)(jax.random.split(blocks_key, cfg.num_layers)),
-            "final_norm": jnp.ones(cfg.embed_dim),
+            "final_norm": jnp.ones(D),
         }
         if not cfg.tied_head:
-            params["head"] = INIT_STD * jax.random.normal(head_key, abstract["head"].shape)
-        return jax.tree.map(lambda x: x.astype(dtype), params)
+            params["head"] = INIT_STD * jax.random.normal(head_key, (D, V))
+        pad = lambda x, like: jnp.pad(x, [(0, to - n) for to, n in zip(like.shape, x.shape)])
+        return jax.tree.map(lambda x, like: pad(x, like).astype(dtype), params, abstract)
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     return jax.jit(init, out_shardings=shardings)(key)
@@ -170,17 +176,20 @@ def head(params: Params) -> jax.Array:
 
 
 def logits(params: Params, cfg: ModelConfig, x: jax.Array) -> jax.Array:
-    """Float32 logits [..., V] of final hidden states `x` [..., D]."""
-    del cfg
+    """Float32 logits [..., V] of final hidden states `x` [..., D]; of padding minus infinity."""
     head_DV = head(params).astype(x.dtype)
     target = spec(None, "vocab")
     if target is not None:
         head_DV = jax.reshard(head_DV, target)
     axes = ("batch", "seq", None)[: x.ndim - 1]
-    return jnp.einsum(
+    logits = jnp.einsum(
         "...D,DV->...V", x, head_DV,
         preferred_element_type=jnp.float32, out_sharding=spec(*axes, "vocab"),
     )  # fmt: skip
+    if logits.shape[-1] == cfg.vocab_size:
+        return logits
+    ids = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    return jnp.where(ids < cfg.vocab_size, logits, -jnp.inf)
 
 
 def forward(

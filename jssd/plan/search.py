@@ -102,10 +102,7 @@ def possible(mesh: MeshConfig, config: Config, cfg: ModelConfig, hardware: Hardw
     rules = (
         config.train.global_batch_size // config.train.grad_accum % batch == 0,
         cfg.embed_dim % splits == 0,
-        all(
-            size % mesh.tensor == 0
-            for size in (cfg.num_heads, cfg.num_kv_heads, cfg.mlp_dim, cfg.vocab_size)
-        ),
+        all(size % mesh.tensor == 0 for size in (cfg.num_heads, cfg.num_kv_heads, cfg.mlp_dim)),
         config.train.seq_len % (128 * mesh.context) == 0 or mesh.context == 1,
         mesh.expert == 1 or (cfg.is_moe and cfg.num_experts % mesh.expert == 0),
         hardware.slices == 1 or not mesh.data % hardware.slices or not mesh.fsdp % hardware.slices,

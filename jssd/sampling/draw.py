@@ -46,6 +46,7 @@ def draw(
     keys_B: jax.Array,
     num_candidates: int = NUM_CANDIDATES,
     vocab_shards: int = 1,
+    vocab_size: int | None = None,
 ) -> Draw:
     """Draws one token per row.
 
@@ -55,11 +56,12 @@ def draw(
       keys_B: one random key per row, made by `noise.position_keys` for this position.
       num_candidates: static; how many likeliest tokens are looked at first.
       vocab_shards: static; over how many devices of the mesh axis tensor the vocabulary is split.
+      vocab_size: static; columns from here on are padding, at minus infinity; None is all V.
     """
-    V = logits_BV.shape[1]
+    V = vocab_size or logits_BV.shape[1]
     logits_BV = logits_BV.astype(jnp.float32)
     tempered_BV = truncate.temper(logits_BV, law)
-    found = truncate.find(tempered_BV, law, num_candidates, vocab_shards)
+    found = truncate.find(tempered_BV, law, num_candidates, vocab_shards, V)
     whole_B = truncate.untruncated(law, V)
 
     noise_BC = jax.vmap(noise.noise_at)(keys_B, found.ids_BC)
@@ -74,7 +76,8 @@ def draw(
             lambda: tempered_RV,
             lambda: truncate.truncate(logits_BV[rows_R], law.rows(rows_R)),
         )
-        scores_RV += jax.vmap(lambda key: noise.noise_all(key, V))(keys_B[rows_R])
+        noise_of = lambda key: noise.noise_all(key, scores_RV.shape[1])
+        scores_RV += jax.vmap(noise_of)(keys_B[rows_R])
         return jnp.argmax(scores_RV, axis=1).astype(jnp.int32)
 
     # Truncated rows first: blocks of untruncated ones alone need no thresholds.

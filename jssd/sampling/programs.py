@@ -207,7 +207,9 @@ def _decode_step(
     x_BD = layers.rms_norm(x_BTD[:, 0], params["final_norm"], cfg.norm_eps)
     logits_BV = transformer.logits(params, cfg, x_BD)
     keys_B = noise.position_keys(slots.key_B, slots.count_B)
-    drawn = draw.draw(logits_BV, slots.law, keys_B, vocab_shards=vocab_shards)
+    drawn = draw.draw(
+        logits_BV, slots.law, keys_B, vocab_shards=vocab_shards, vocab_size=cfg.vocab_size
+    )
 
     moved_B = slots.active_B.astype(jnp.int32)
     count_B = slots.count_B + moved_B

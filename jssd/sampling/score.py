@@ -86,7 +86,7 @@ class Scorer:
         self._chunk = jax.jit(self._score_chunk)
 
     def _score_chunk(self, params, x_CD, token_C, laws_L: Law):
-        logits_CV = transformer.logits(params, self.cfg, x_CD)
+        logits_CV = transformer.logits(params, self.cfg, x_CD)[:, : self.cfg.vocab_size]
         logprob_CV = jax.nn.log_softmax(logits_CV, axis=1)
         # A token of probability 0 adds nothing: 0 * log 0 = 0.
         part_CV = jnp.where(logprob_CV > -jnp.inf, jnp.exp(logprob_CV) * logprob_CV, 0)

@@ -61,7 +61,10 @@ def truncate(logits_BV: jax.Array, law: Law) -> jax.Array:
 
 
 def kept(tempered_BV: jax.Array, law: Law) -> jax.Array:
-    """Which tokens the law keeps, bool [B, V], for any law: thresholds by bisection."""
+    """Which tokens the law keeps, bool [B, V], for any law: thresholds by bisection.
+
+    None at minus infinity: such columns are padding.
+    """
     B, V = tempered_BV.shape
     order_BV = _ordered_bits(tempered_BV)
     top_B = tempered_BV.max(axis=1)
@@ -73,7 +76,7 @@ def kept(tempered_BV: jax.Array, law: Law) -> jax.Array:
         lambda: _threshold(order_BV, jnp.ones_like(tempered_BV), top_k_B),
         lambda: jnp.zeros(B, jnp.uint32),
     )
-    kept_BV = order_BV >= kth_B[:, None]
+    kept_BV = (order_BV >= kth_B[:, None]) & (tempered_BV > REMOVED)
 
     probs_BV = jax.nn.softmax(jnp.where(kept_BV, tempered_BV, REMOVED), axis=1)
     cut_B = jax.lax.cond(
@@ -114,7 +117,13 @@ class Found:
     certified_B: jax.Array
 
 
-def find(tempered_BV: jax.Array, law: Law, num_candidates: int, vocab_shards: int = 1) -> Found:
+def find(
+    tempered_BV: jax.Array,
+    law: Law,
+    num_candidates: int,
+    vocab_shards: int = 1,
+    vocab_size: int | None = None,
+) -> Found:
     """Looks at the likeliest tokens of each row.
 
     Args:
@@ -122,8 +131,9 @@ def find(tempered_BV: jax.Array, law: Law, num_candidates: int, vocab_shards: in
       law: settings per row.
       num_candidates: how many to look at, at most.
       vocab_shards: over how many devices of the mesh axis tensor the vocabulary is split.
+      vocab_size: columns from here on are padding, at minus infinity; None is all V.
     """
-    V = tempered_BV.shape[1]
+    V = vocab_size or tempered_BV.shape[1]
     sorted_BC, ids_BC = _likeliest(tempered_BV, min(num_candidates, V), vocab_shards)
     weight_B = _row_sums(jnp.exp(tempered_BV - sorted_BC[:, :1]))
     kept_BC = retained(sorted_BC, weight_B, law, V)

@@ -106,7 +106,7 @@ def _draw(run: Run, model: str, found: dict[str, Benchmark], writer: Writer) -> 
     longest = max(len(prompt.token_ids) for some in asked.values() for prompt in some)
     with jax.set_mesh(run.mesh):
         cfg, params = run.load(folder)
-        name_of_weights = fingerprint(params)
+        name_of_weights = fingerprint(params, cfg.vocab_size)
     drawer = drawing.Drawer(
         context.for_decoding(params, cfg, run.mesh), cfg, tokenizer, run.config.engine,
         fingerprint=name_of_weights, longest=longest + config.max_new_tokens,

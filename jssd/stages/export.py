@@ -24,7 +24,11 @@ def run(run: Run) -> None:
     cfg = model_config.from_hf(hf.read_config(source))
     with (
         jax.set_mesh(run.mesh),
-        Checkpointer(run.workdir / "checkpoints", keep_last=config.train.keep_last) as saved,
+        Checkpointer(
+            run.workdir / "checkpoints",
+            keep_last=config.train.keep_last,
+            vocab_size=cfg.vocab_size,
+        ) as saved,
     ):
         step = saved.latest_step()
         if step is None or step < config.train.num_steps:

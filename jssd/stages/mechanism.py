@@ -129,7 +129,7 @@ def _models(
     for model, folder in folders.items():
         with jax.set_mesh(run.mesh):
             cfg, params = run.load(folder)
-            names[model] = fingerprint(params)
+            names[model] = fingerprint(params, cfg.vocab_size)
         models.append((cfg, context.for_scoring(params, cfg, run.mesh)))
     return models, names
 

@@ -33,7 +33,7 @@ def run(run: Run) -> None:
         longest = max(len(prompt.token_ids) for prompt in asked) + law.max_new_tokens
         with jax.set_mesh(run.mesh):
             cfg, params = run.load(run.base_folder())
-            name = fingerprint(params)
+            name = fingerprint(params, cfg.vocab_size)
         drawer = drawing.Drawer(
             context.for_decoding(params, cfg, run.mesh), cfg, tokenizer, config.engine,
             fingerprint=name, longest=longest, dtype=context.as_dtype(config.model.compute_dtype),

@@ -20,7 +20,7 @@ def run(run: Run) -> None:
     drawn = samples.read_folder(run.workdir / "samples")
     with run.writer("train") as writer, jax.set_mesh(run.mesh):
         cfg, params = run.load(run.base_folder(), "float32")  # The optimizer rounds them.
-        name = fingerprint(run.load(run.base_folder())[1])
+        name = fingerprint(run.load(run.base_folder())[1], cfg.vocab_size)
         _check_origin(drawn, name, config.train.allow_foreign_samples)
         manifest = run.workdir / "samples" / samples.MANIFEST
         if manifest.exists():  # Sample files from elsewhere may come without.
@@ -32,6 +32,7 @@ def run(run: Run) -> None:
             run.workdir / "checkpoints",
             keep_last=config.train.keep_last,
             meta={"fingerprint": name},
+            vocab_size=cfg.vocab_size,
         ) as checkpointer:
             restored = checkpointer.restore_latest(abstract_state(params, optimizer))
             if restored is None:

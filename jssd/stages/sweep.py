@@ -131,7 +131,7 @@ def _decode(
     drawer: drawing.Drawer | None = None
     scorer: Scorer | None = None
     for model, cfg, params in _weights(run, todo):
-        name = fingerprint(params)
+        name = fingerprint(params, cfg.vocab_size)
         unstacked = context.for_decoding(params, cfg, run.mesh)
         if drawer is None:
             drawer = drawing.Drawer(
@@ -178,7 +178,9 @@ def _weights(run: Run, todo: list[grids.Model]) -> Iterator[tuple]:
         with (
             jax.set_mesh(run.mesh),
             Checkpointer(
-                student.workdir / "checkpoints", keep_last=student.config.train.keep_last
+                student.workdir / "checkpoints",
+                keep_last=student.config.train.keep_last,
+                vocab_size=cfg.vocab_size,
             ) as saved,
         ):
             kept = context.as_dtype(student.config.train.param_dtype)

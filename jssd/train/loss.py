@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jssd.sharding import first, gather, largest, on_shards, over, own, scatter, total
+from jssd.sharding import first, gather, largest, on_shards, over, own, scatter, shards, total
 
 UNKNOWN_SUPPORT = -2  # First entry of `support_ids` where the draw's support was not recorded.
 
@@ -55,6 +55,7 @@ def response_loss(
     support_probs_BTU: jax.Array | None = None,
     *,
     chunk: int,
+    vocab_size: int | None = None,
 ) -> LossSums:
     """Sums of the loss and of KeptMass over the response tokens of a batch.
 
@@ -69,11 +70,13 @@ def response_loss(
         known, the loss is the cross-entropy of this law (soft targets, ours, not the paper's), the
         expectation of the loss of a draw from it. Without them it is that of `targets_BT`.
       chunk: response tokens, per batch shard, whose logits exist at once.
+      vocab_size: columns of `head_DV` from here on are padding, of probability 0; None is all V.
     """
+    vocab_size = vocab_size or head_DV.shape[1]
     split = ("batch", "seq")
     laws = () if support_probs_BTU is None else (support_probs_BTU,)
     run = on_shards(
-        functools.partial(_total_sums, chunk, len(laws)),
+        functools.partial(_total_sums, chunk, vocab_size, len(laws)),
         ((*split, None), None, split, split, *((*split, None) for _ in (0, *laws))),
         ((),) * len(LossSums._fields),
     )
@@ -81,23 +84,23 @@ def response_loss(
     return LossSums(sums[0], *jax.lax.stop_gradient(sums[1:]))
 
 
-def _total_sums(chunk: int, num_laws: int, *args: jax.Array) -> tuple[jax.Array, ...]:
-    return total(_sums(chunk, num_laws, *args), "batch", "seq")
+def _total_sums(chunk: int, vocab_size: int, num_laws: int, *args) -> tuple[jax.Array, ...]:
+    return total(_sums(chunk, vocab_size, num_laws, *args), "batch", "seq")
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _sums(chunk: int, num_laws: int, *args: jax.Array) -> tuple[jax.Array, ...]:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _sums(chunk: int, vocab_size: int, num_laws: int, *args: jax.Array) -> tuple[jax.Array, ...]:
     del num_laws
-    return _walk(chunk, *args, with_grads=False)[0]
+    return _walk(chunk, vocab_size, *args, with_grads=False)[0]
 
 
-def _sums_forward(chunk: int, num_laws: int, *args: jax.Array):
+def _sums_forward(chunk: int, vocab_size: int, num_laws: int, *args: jax.Array):
     del num_laws
-    return _walk(chunk, *args, with_grads=True)
+    return _walk(chunk, vocab_size, *args, with_grads=True)
 
 
-def _sums_backward(chunk: int, num_laws: int, grads: tuple[jax.Array, jax.Array], cotangents):
-    del chunk
+def _sums_backward(chunk: int, vocab_size: int, num_laws: int, grads, cotangents):
+    del chunk, vocab_size
     # Each device that holds a part of the vocabulary has a share of the sum's cotangent. Exact when
     # the caller differentiates the sum itself, as the train step does: `scale` is 1.
     scale = total(cotangents[0], "vocab")
@@ -109,8 +112,8 @@ _sums.defvjp(_sums_forward, _sums_backward)
 
 
 def _walk(
-    chunk: int, x_BTD, head_DV, targets_BT, mask_BT, support_ids_BTU, probs_BTU=None,
-    *, with_grads: bool,
+    chunk: int, vocab_size: int, x_BTD, head_DV, targets_BT, mask_BT, support_ids_BTU,
+    probs_BTU=None, *, with_grads: bool,
 ):  # fmt: skip
     """The sums, and the gradients of their first entry by `x_BTD` and `head_DV` (or None)."""
     # Cast, then gathered from its shards: once, not in every chunk, and in the narrower dtype. Not
@@ -140,6 +143,9 @@ def _walk(
         take = lambda array: jnp.take(array, place_C, axis=0, mode="clip")
         x_CD = take(x_MD)
         logits_CV = jnp.einsum("CD,DV->CV", x_CD, whole_DV, preferred_element_type=jnp.float32)
+        if V * shards("vocab") > vocab_size:
+            real_V = first(V, "vocab") + jnp.arange(V) < vocab_size
+            logits_CV = jnp.where(real_V, logits_CV, -jnp.inf)
         log_total_C = _log_total(logits_CV)
         target_C, support_CU = take(targets_M), take(support_ids_MU)
         probs_CU = None if probs_MU is None else take(probs_MU)

@@ -159,7 +159,7 @@ def make_train_step(
         sums = response_loss(
             x_BTD, transformer.head(params),
             micro["targets"], micro["loss_mask"], micro["support_ids"],
-            micro.get("support_probs"), chunk=train_config.loss_chunk,
+            micro.get("support_probs"), chunk=train_config.loss_chunk, vocab_size=cfg.vocab_size,
         )  # fmt: skip
         # Weighed by response tokens, so that the division by all of them leaves the mean.
         balance = jnp.float32(0) if balance is None else balance * sums.tokens

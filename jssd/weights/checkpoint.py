@@ -1,4 +1,8 @@
-"""Checkpoints of a training run: saved while training goes on, restored on any mesh."""
+"""Checkpoints of a training run: saved while training goes on, restored on any mesh.
+
+Arrays are stored as they lie, with the vocabulary padded as the mesh had it. Restoring cuts or adds
+zeros to what the mesh of then asks for; the recorded shapes, which must agree, are without padding.
+"""
 
 import contextlib
 import dataclasses
@@ -12,6 +16,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from jssd.weights import names
 from jssd.weights.files import shorten
 
 
@@ -47,7 +52,12 @@ class Checkpointer:
     """
 
     def __init__(
-        self, folder: str | os.PathLike, *, keep_last: int, meta: Mapping[str, Any] | None = None
+        self,
+        folder: str | os.PathLike,
+        *,
+        keep_last: int,
+        meta: Mapping[str, Any] | None = None,
+        vocab_size: int | None = None,
     ):
         """Opens or creates the folder. What killed saves left there is gone by the next save.
 
@@ -55,9 +65,12 @@ class Checkpointer:
           folder: a path, or a gs:// address.
           keep_last: newest checkpoints kept, besides the best.
           meta: facts stored with every checkpoint and given back on restoring; must be JSON.
+          vocab_size: of the model; what embedding and head have beyond it is padding. None is no
+            padding.
         """
         self._folder = str(folder) if "://" in str(folder) else str(pathlib.Path(folder).absolute())
         self._meta = dict(meta or {})
+        self._vocab_size = vocab_size
         policies = preservation_policy
         keep = policies.AnyPreservationPolicy(
             [
@@ -96,7 +109,8 @@ class Checkpointer:
             self._manager.check_for_errors()
         self._check_room(step, state)
         rest = {"opt_state": state.opt_state, "step": state.step}
-        meta = {"meta": self._meta, "leaves": _leaves(state.params), "rest": _leaves(rest)}
+        leaves, others = self._leaves(state.params), self._leaves(rest)
+        meta = {"meta": self._meta, "leaves": leaves, "rest": others}
         saved = self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -136,11 +150,11 @@ class Checkpointer:
             return None
         rest = {"opt_state": abstract_state.opt_state, "step": abstract_state.step}
         stored = self._meta_of(step)
-        _compare(self._name(step), stored, abstract_state.params, rest)
+        self._compare(step, stored, abstract_state.params, rest)
         found = self._restore(
             step,
-            params=ocp.args.StandardRestore(_placed(abstract_state.params)),
-            opt_state=ocp.args.StandardRestore(_placed(rest)),
+            params=_placed(abstract_state.params),
+            opt_state=_placed(rest),
             data=ocp.args.JsonRestore(),
         )
         state = dataclasses.replace(abstract_state, params=found["params"], **found["opt_state"])  # pyright: ignore
@@ -163,9 +177,8 @@ class Checkpointer:
         if number is None or number not in steps:
             there = ", ".join(str(s) for s in sorted(steps)) or "none"
             raise FileNotFoundError(f"{self._folder} has no checkpoint {step}; there: {there}.")
-        _compare(self._name(number), self._meta_of(number), abstract_params)
-        params = ocp.args.StandardRestore(_placed(abstract_params))
-        return self._restore(number, params=params)["params"]
+        self._compare(number, self._meta_of(number), abstract_params)
+        return self._restore(number, params=_placed(abstract_params))["params"]
 
     def wait(self) -> None:
         """Returns when the save in the background is whole; raises OSError if it failed."""
@@ -212,6 +225,34 @@ class Checkpointer:
     def _meta_of(self, step: int) -> dict:
         return self._restore(step, meta=ocp.args.JsonRestore())["meta"]
 
+    def _leaves(self, tree: Any) -> dict[str, str]:
+        """Path of each array -> its dtype and shape without padding, such as "float32[3,4]"."""
+        told = {}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            name = str(getattr(path[-1], "key", ""))
+            shape = names.unpadded(name, leaf.shape, self._vocab_size)
+            told[jax.tree_util.keystr(path)] = f"{leaf.dtype.name}[{','.join(map(str, shape))}]"
+        return told
+
+    def _compare(self, step: int, stored: dict, params: Any, rest: Any = None) -> None:
+        """Refuses a checkpoint whose arrays are others than expected. Orbax would cast a dtype, or
+        cut an array, without a word.
+        """
+        found, expected = stored["leaves"], self._leaves(params)
+        if rest is not None:
+            found, expected = found | stored["rest"], expected | self._leaves(rest)
+        wrong = [
+            f"{name} is {found.get(name, 'missing')}, expected {expected.get(name, 'nothing')}"
+            for name in sorted(found.keys() | expected.keys())
+            if found.get(name) != expected.get(name)
+        ]
+        if wrong:
+            raise ValueError(
+                f"checkpoint {self._name(step)} was made with another model or optimizer: "
+                f"{shorten(wrong, 6)}. Give this run another workdir, or the settings that the "
+                "checkpoint was made with."
+            )
+
     def _restore(self, step: int, **items) -> Any:
         """Reads items of one checkpoint. Any trouble with one becomes a line that names it."""
         found = {}
@@ -235,40 +276,16 @@ def _loss(metrics: Any) -> float:
     return metrics["loss"]
 
 
-def _leaves(tree: Any) -> dict[str, str]:
-    """Path of each array -> its dtype and shape, such as "float32[3,4]"."""
-    return {
-        jax.tree_util.keystr(path): f"{leaf.dtype.name}[{','.join(str(n) for n in leaf.shape)}]"
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def _compare(where: str, stored: dict, params: Any, rest: Any = None) -> None:
-    """Refuses a checkpoint whose arrays are others than expected. Orbax would cast a dtype without
-    a word.
-    """
-    found, expected = stored["leaves"], _leaves(params)
-    if rest is not None:
-        found, expected = found | stored["rest"], expected | _leaves(rest)
-    wrong = [
-        f"{name} is {found.get(name, 'missing')}, expected {expected.get(name, 'nothing')}"
-        for name in sorted(found.keys() | expected.keys())
-        if found.get(name) != expected.get(name)
-    ]
-    if wrong:
-        raise ValueError(
-            f"checkpoint {where} was made with another model or optimizer: {shorten(wrong, 6)}. "
-            "Give this run another "
-            "workdir, or the settings that the checkpoint was made with."
-        )
-
-
 def _placed(tree: Any) -> Any:
-    """The abstract tree with every leaf on a device: the default one where no sharding is given."""
+    """What to restore of the abstract tree. Leaves without a sharding go to the default device.
+
+    Not strict: where padding differs, arrays are cut or filled up with zeros.
+    """
     default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(
+    placed = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or default
         ),
         tree,
     )
+    return ocp.args.StandardRestore(placed, strict=False)

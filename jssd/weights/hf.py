@@ -68,7 +68,8 @@ def load(
             sharding = names.get(like, row.path).sharding
         else:
             sharding = names.get(shardings, row.path)
-        leaves[row.path] = _load_row(files, row, cfg, dtype, sharding)
+        shape = names.get(like, row.path).shape
+        leaves[row.path] = _load_row(files, row, cfg, dtype, sharding, shape)
         files.release()
     return cfg, names.nest(leaves)
 
@@ -124,7 +125,7 @@ def save(
     write_tensors(
         scratch,
         plan.values(),
-        lambda name: _fetch(params, *rows[name]).astype(plan[name].dtype, copy=False),
+        lambda name: _fetch(params, *rows[name], cfg).astype(plan[name].dtype, copy=False),
         shard_bytes=shard_bytes,
         is_writer=is_writer,
     )
@@ -181,9 +182,9 @@ def _check(files: TensorFiles, cfg: model_config.ModelConfig) -> None:
         raise ValueError(f"{files.folder} does not fit its config.json: {'; '.join(errors)}.")
 
 
-def _load_row(files: TensorFiles, row: names.Row, cfg, dtype, sharding) -> jax.Array:
-    """One parameter on its devices."""
-    shape, depth = names.our_shape(row, cfg), len(row.stacked)
+def _load_row(files: TensorFiles, row: names.Row, cfg, dtype, sharding, shape) -> jax.Array:
+    """One parameter of `shape` on its devices. Beyond what is stored it is zero: padding."""
+    depth = len(row.stacked)
     stored = {files.tensors[row.hf_name(place)].code for place in np.ndindex(shape[:depth])}
     if dtype is None and len(stored) > 1:
         raise ValueError(
@@ -193,9 +194,14 @@ def _load_row(files: TensorFiles, row: names.Row, cfg, dtype, sharding) -> jax.A
     dtype = np.dtype(dtype or DTYPES[stored.pop()])
 
     def read(index: tuple[slice, ...]) -> np.ndarray:
-        if not depth:  # No stack to fill: what was read is the part, without a second copy.
-            return _read_part(files, row, (), index, cfg).astype(dtype, copy=False)
         ranges = [range(*part.indices(size)) for part, size in zip(index, shape)]
+        # All padding: safetensors refuses to read nothing.
+        if any(along.start >= size for along, size in zip(ranges, names.our_shape(row, cfg))):
+            return np.zeros([len(along) for along in ranges], dtype)
+        if not depth:  # No stack to fill: what was read is the part, without a second copy.
+            part = _read_part(files, row, (), index, cfg).astype(dtype, copy=False)
+            lacking = [(0, len(along) - size) for along, size in zip(ranges, part.shape)]
+            return np.pad(part, lacking) if any(after for _, after in lacking) else part
         part = np.empty([len(along) for along in ranges], dtype)
         for offset in np.ndindex(part.shape[:depth]):
             place = tuple(along[i] for along, i in zip(ranges, offset))
@@ -233,7 +239,7 @@ def _plan(params: dict, cfg, source: TensorFiles, dtype) -> dict[str, Planned]:
     errors += [
         f"{path} has shape {leaves[path].shape}, expected {shape}"
         for path, shape in wanted.items()
-        if path in leaves and leaves[path].shape != shape
+        if path in leaves and _true_shape(path, leaves[path], cfg) != shape
     ]
     if errors:
         raise ValueError(f"params do not fit the configuration: {'; '.join(sorted(errors))}.")
@@ -246,7 +252,17 @@ def _plan(params: dict, cfg, source: TensorFiles, dtype) -> dict[str, Planned]:
     return plan
 
 
-def _fetch(params: dict, row: names.Row, place: tuple[int, ...]) -> np.ndarray:
+def _true_shape(path: str, leaf, cfg) -> tuple[int, ...]:
+    """The leaf's shape without padding, where that is no more than its own mesh asks for."""
+    shape = names.unpadded(path, leaf.shape, cfg.vocab_size)
+    if not isinstance(leaf, jax.Array):
+        return leaf.shape
+    parts = np.floor_divide(leaf.shape, np.maximum(leaf.sharding.shard_shape(leaf.shape), 1))
+    needed = tuple(-(-size // count) * count for size, count in zip(shape, parts))
+    return shape if needed == leaf.shape else leaf.shape
+
+
+def _fetch(params: dict, row: names.Row, place: tuple[int, ...], cfg) -> np.ndarray:
     """One HF tensor on the host, in the dtype of params. On many hosts all must call it."""
     leaf = names.get(params, row.path)
     if isinstance(leaf, np.ndarray):
@@ -255,7 +271,8 @@ def _fetch(params: dict, row: names.Row, place: tuple[int, ...]) -> np.ndarray:
         sharding = leaf.sharding
         named = isinstance(sharding, jax.NamedSharding)
         leaf = _take_sharded(leaf, place, sharding) if named else _take(leaf, place)
-    return names.to_hf(row, _to_host(leaf))
+    real = tuple(slice(size) for size in names.our_shape(row, cfg)[len(place) :])
+    return names.to_hf(row, _to_host(leaf)[real])
 
 
 def _to_host(leaf: jax.Array) -> np.ndarray:

@@ -146,6 +146,17 @@ def our_shape(row: Row, cfg: ModelConfig) -> tuple[int, ...]:
     return tuple(sizes[letter] for letter in row.stacked + row.our_axes)
 
 
+def unpadded(name: str, shape: tuple[int, ...], vocab_size: int | None) -> tuple[int, ...]:
+    """`shape` of our array of this name without padding of the vocabulary (`transformer`).
+
+    With `vocab_size` None there is none.
+    """
+    axis = {"embed": 0, "head": 1}.get(name)
+    if vocab_size is None or axis is None:
+        return shape
+    return (*shape[:axis], min(shape[axis], vocab_size), *shape[axis + 1 :])
+
+
 def to_hf(row: Row, ours: np.ndarray) -> np.ndarray:
     """The HF tensor of the array at one place of ours. Contiguous; values and dtype untouched."""
     left, right = row.pattern.split(" -> ")

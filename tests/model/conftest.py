@@ -1,5 +1,6 @@
 """A tiny model, and pairs of a model of transformers and what the loader makes of it."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -49,6 +50,29 @@ EXPERT_KINDS = {
         "tie_word_embeddings": True,
     },
 }
+
+
+def place(params, like):
+    """`params` of one device as the mesh of the abstract `like` holds them, padding included."""
+
+    def pad(leaf, to):
+        wider = np.pad(leaf, [(0, wanted - size) for size, wanted in zip(leaf.shape, to.shape)])
+        return jax.device_put(wider, to.sharding)
+
+    return jax.tree.map(pad, params, like)
+
+
+def cut(tree, like):
+    """The arrays of `tree` without what they have beyond those of `like`, which must be zero."""
+
+    def one(leaf, to):
+        leaf = np.array(leaf)
+        real = leaf[tuple(map(slice, np.shape(to)))].copy()
+        leaf[tuple(map(slice, np.shape(to)))] = 0
+        assert not leaf.any()
+        return real
+
+    return jax.tree.map(one, tree, like)
 
 
 def make_pair(family: str, settings: dict, folder):

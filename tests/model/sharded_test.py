@@ -14,6 +14,7 @@ from jssd import sharding
 from jssd.config import MeshConfig
 from jssd.model import transformer
 from jssd.model.config import ModelConfig, Rope
+from tests.model import conftest
 
 # Every kind of leaf there is: biases on all projections, and norms on queries and keys.
 FULL = ModelConfig(
@@ -92,6 +93,29 @@ def test_random_weights_do_not_depend_on_the_mesh():
     assert all(jax.tree.leaves(jax.tree.map(same, ours, like)))
 
 
+@pytest.mark.parametrize(
+    ("cfg", "sizes", "padded"),
+    [(TIED, (1, 4, 2), 98), (FULL, (1, 2, 4), 100)],
+    ids=["tied", "untied"],
+)
+def test_a_vocabulary_that_the_mesh_does_not_divide_is_padded_with_what_is_never_drawn(
+    cfg, sizes, padded
+):
+    cfg = dataclasses.replace(cfg, vocab_size=97, num_kv_heads=4)
+    one = transformer.init_params(cfg, jax.random.key(1))
+    tokens_BT = np.random.default_rng(0).integers(0, 97, (8, 12)).astype(np.int32)
+    apply = jax.jit(transformer.apply, static_argnums=1, compiler_options=conftest.QUICK)
+    wanted = apply(one, cfg, tokens_BT)
+    with jax.set_mesh(_mesh(*sizes)):
+        params = transformer.init_params(cfg, jax.random.key(1))
+        placed = jax.device_put(tokens_BT, sharding.sharding("batch", None))
+        logits_BTV = np.asarray(apply(params, cfg, placed))
+    assert params["embed"].shape == (padded, cfg.embed_dim)
+    jax.tree.map(_assert_close, conftest.cut(params, one), one)
+    _assert_close(logits_BTV[..., :97], wanted)
+    assert (logits_BTV[..., 97:] == -np.inf).all()
+
+
 def test_weights_are_split_and_not_copied():
     with jax.set_mesh(_mesh(1, 4, 2)):
         params = transformer.init_params(FULL, jax.random.key(0), jnp.bfloat16)
@@ -102,13 +126,12 @@ def test_weights_are_split_and_not_copied():
 
 
 def test_a_mesh_that_does_not_divide_the_model_is_refused_with_every_reason():
-    cfg = dataclasses.replace(FULL, num_kv_heads=1, mlp_dim=31, embed_dim=18, vocab_size=49153)
+    cfg = dataclasses.replace(FULL, num_kv_heads=1, mlp_dim=31, embed_dim=18)
     with jax.set_mesh(_mesh(1, 4, 2)), pytest.raises(ValueError) as caught:
         transformer.init_params(cfg, jax.random.key(0))
     assert str(caught.value) == (
         "num_kv_heads=1 must be a multiple of mesh tensor=2; mlp_dim=31 must be a multiple of mesh "
-        "tensor=2; vocab_size=49153 must be a multiple of mesh tensor=2; "
-        "embed_dim=18 must be a multiple of mesh fsdp=4. "
+        "tensor=2; embed_dim=18 must be a multiple of mesh fsdp=4. "
         "Choose a mesh whose axes divide these sizes."
     )
     transformer.abstract_params(cfg)  # Without a mesh nothing has to divide.

@@ -16,8 +16,10 @@ from jssd.model import transformer
 from jssd.sampling import generate
 from jssd.sampling.engine import Engine
 from jssd.sampling.request import Request, Sampling
+from jssd.sampling.score import Scorer
 from jssd.stages import context
 from jssd.weights import hf
+from tests.model import conftest as model_conftest
 from tests.sampling import conftest
 
 CFG = conftest.TINY
@@ -252,6 +254,36 @@ def test_a_mesh_gives_the_tokens_of_one_device(engine, params, sizes):
     with pytest.raises(ValueError, match=f"slots=9 must be a multiple of the {sizes[0] * sizes[1]}"
     ) if sizes[0] * sizes[1] > 1 else contextlib.nullcontext():  # fmt: skip
         Engine(split.params, CFG, num_slots=9, max_len=40, **settings)
+
+
+@pytest.mark.parametrize(("sizes", "tied"), [((2, 1, 4), True), ((1, 1, 2), False)])
+def test_a_padded_vocabulary_gives_the_tokens_and_scores_of_one_device(sizes, tied):
+    # More tokens than the candidates looked at first, so that some draws look at all.
+    cfg = dataclasses.replace(CFG, vocab_size=145, num_kv_heads=4, tied_head=tied)
+    params = conftest.loud_params(cfg, seed=0, factor=8)
+    laws = (Sampling(5.0), Sampling(5.0, 0, 0.9999), Sampling(2.0, 145), PAPER, GREEDY)
+    requests = [_request((1, 2, 144), i, law) for law in laws for i in range(2)]
+    settings: dict[str, Any] = {"max_len": 40, **SMALL}
+    wanted = _run(Engine(transformer.unstack(params), cfg, num_slots=8, **settings), requests)
+    mesh = sharding.make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])
+    with jax.set_mesh(mesh):
+        host = jax.tree.map(np.asarray, params)
+        placed = model_conftest.place(host, transformer.abstract_params(cfg))
+    assert placed["embed"].shape[0] > 145
+    unstacked = context.for_decoding(placed, cfg, mesh)
+    found = _run(Engine(unstacked, cfg, num_slots=8, **settings), requests)
+    assert _tokens(found) == _tokens(wanted)
+    for one, other in zip(found, wanted):
+        assert (one.support_ids, one.support_sizes) == (other.support_ids, other.support_sizes)
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
+    texts = [r.prompt_ids for r in requests], [c.token_ids for c in wanted]
+    scores = [
+        Scorer(weights, cfg, rows=4, bucket=16, chunk=16).score(*texts, laws)
+        for weights in (context.for_scoring(placed, cfg, mesh), params)
+    ]
+    for one, other in zip(*scores):
+        for name, value in vars(one).items():
+            np.testing.assert_allclose(value, getattr(other, name), rtol=1e-4, atol=1e-4)
 
 
 MOE = dataclasses.replace(

@@ -106,6 +106,33 @@ def test_a_state_saved_on_one_mesh_is_restored_on_another(tmp_path):
     _assert_equal(restored[0], state)
 
 
+@pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
+def test_a_padded_vocabulary_is_restored_on_any_mesh(tmp_path):
+    def state(tensor: int, rows: int = 97) -> _State:
+        """As a mesh pads it: rows of zeros up to a multiple of `tensor`."""
+        values = np.random.default_rng(0).normal(size=(97, 8)).astype(np.float32)
+        embed = np.pad(values[:rows], ((0, -rows % tensor), (0, 0)))
+        params = {"embed": sharding_put(embed, "vocab", "embed")}
+        return _State(params, optax.adamw(1e-3).init(params), jnp.int32(1))
+
+    for step, tensor in enumerate((2, 8, 4, 1, 4), 1):
+        mesh = sharding.make_mesh(MeshConfig(1, 8 // tensor, tensor))
+        with jax.set_mesh(mesh), Checkpointer(tmp_path, keep_last=1, vocab_size=97) as checkpoints:
+            expected = state(tensor)
+            if step > 1:  # Saved on the mesh before.
+                restored = checkpoints.restore_latest(_abstract(expected))
+                assert restored is not None
+                _assert_equal(restored[0], expected)
+                params = checkpoints.restore_params("latest", _abstract(expected).params)
+                np.testing.assert_array_equal(params["embed"], expected.params["embed"])
+            checkpoints.save(step, expected, 0, {"loss": 1.0})
+    with (
+        Checkpointer(tmp_path, keep_last=1, vocab_size=96) as checkpoints,
+        pytest.raises(ValueError, match=r"embed'\] is float32\[97,8\], expected float32\[96,8\]"),
+    ):
+        checkpoints.restore_latest(_abstract(state(1, rows=96)))
+
+
 def test_a_state_may_be_donated_as_soon_as_save_returns(tmp_path):
     overwrite = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)
     values = np.arange(4_000_000, dtype=np.float32)

@@ -40,6 +40,21 @@ def test_the_fingerprint_does_not_depend_on_the_mesh():
             assert fingerprint(split) == fingerprint(params)
 
 
+@pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
+def test_padding_of_the_vocabulary_does_not_count():
+    values = np.random.default_rng(0).normal(size=(13, 8)).astype(np.float32)
+    wanted = fingerprint({"embed": values, "head": values.T})
+    for tensor in (2, 8):
+        wide = np.pad(values, ((0, -13 % tensor), (0, 0)))
+        with jax.set_mesh(sharding.make_mesh(MeshConfig(1, 8 // tensor, tensor))):
+            split = {
+                "embed": jax.device_put(wide, sharding.sharding("vocab", "embed")),
+                "head": jax.device_put(wide.T, sharding.sharding("embed", "vocab")),
+            }
+            assert fingerprint(split, 13) == fingerprint({"embed": wide, "head": wide.T}, 13)
+            assert fingerprint(split, 13) == wanted != fingerprint(split)
+
+
 def test_one_bit_a_swap_and_a_rename_each_change_the_fingerprint():
     params = _params()
     embed = np.array(params["embed"])

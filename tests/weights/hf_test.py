@@ -67,10 +67,13 @@ def saved(request, tmp_path_factory):
 @pytest.fixture
 def tiny(tmp_path):
     """A tied float32 llama folder, written without torch."""
-    folder = tmp_path / "tiny"
+    return _write(tmp_path / "tiny")
+
+
+def _write(folder, **changes):
     folder.mkdir()
     config = {"model_type": "llama", "tie_word_embeddings": True, "eos_token_id": 2, **SIZES}
-    config |= {"rope_theta": 1000.0, "torch_dtype": "float32", "custom": [1, 2]}
+    config |= changes | {"rope_theta": 1000.0, "torch_dtype": "float32", "custom": [1, 2]}
     (folder / "config.json").write_text(json.dumps(config))
     rng = np.random.default_rng(0)
     cfg = hf.model_config.from_hf(config)
@@ -138,6 +141,24 @@ def test_sharded_folders_are_read_and_written(tmp_path):
     assert max(sizes.values()) <= 5000
     reread = type(model).from_pretrained(out).state_dict()
     assert all((reread[name] == value).all() for name, value in model.state_dict().items())
+
+
+@pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("tensor", "padded"), [(2, 14), (4, 16), (8, 16)])
+def test_a_padded_vocabulary_is_exported_as_it_was_read(tmp_path, tensor, padded, tied):
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 8}
+    source = _write(tmp_path / "odd", vocab_size=13, tie_word_embeddings=tied, **heads)
+    with jax.set_mesh(sharding.make_mesh(MeshConfig(1, 8 // tensor, tensor))):
+        cfg, params = hf.load(source)
+        hf.save(tmp_path / "out", params, cfg, source_folder=source)
+    embed = np.asarray(params["embed"])
+    assert embed.shape == (padded, 16) and embed[:13].all() and not embed[13:].any()
+    assert _values(tmp_path / "out") == _values(source)
+    # On one device nothing asks for padding: such rows are of another model.
+    whole = jax.device_put(params, jax.devices()[0])
+    with pytest.raises(ValueError, match=rf"embed has shape \({padded}, 16\), expected \(13, 16\)"):
+        hf.save(tmp_path / "other", whole, cfg, source_folder=source)
 
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
