@@ -141,27 +141,31 @@ def batch_shards() -> tuple[list[int], int]:
 def decode_mesh(mesh: jax.sharding.Mesh, host: int | None = None) -> jax.sharding.Mesh:
     """The same devices for sampling: axes data, expert and tensor, filled in by the compiler.
 
+    Expert and tensor lie within hosts, also where in training they do not; data has the rest.
+
     Args:
-      mesh: of training.
+      mesh: of training; of the same expert and tensor.
       host: only the devices of this process.
 
     Raises:
-      ValueError: expert or tensor reach over several hosts, which sample each for themselves.
+      ValueError: expert and tensor do not divide the devices of a host, which sample by themselves.
     """
     inner = [name for name in ("expert", "tensor") if name in mesh.shape]
     outer = [name for name in mesh.axis_names if name not in inner]
     order = [mesh.axis_names.index(name) for name in (*outer, *inner)]
     sizes = [mesh.shape.get(name, 1) for name in ("expert", "tensor")]
-    devices = mesh.devices.transpose(order).reshape(-1, *sizes)
-    hosts = np.vectorize(lambda device: device.process_index, otypes=[int])(devices)
-    if (hosts != hosts[:, :1, :1]).any():
-        raise ValueError(
-            f"mesh.expert={sizes[0]} times mesh.tensor={sizes[1]} reach over several hosts, and "
-            "each host samples for itself. Lower them to at most the devices of a host, "
-            f"{int((hosts == hosts[0, 0, 0]).sum())}."
-        )
-    if host is not None:
-        devices = devices[hosts[:, 0, 0] == host]
+    of_host: dict[int, list] = {}
+    for device in mesh.devices.transpose(order).flat:
+        of_host.setdefault(device.process_index, []).append(device)
+    for own in of_host.values():
+        if len(own) % math.prod(sizes):
+            raise ValueError(
+                f"mesh.expert={sizes[0]} times mesh.tensor={sizes[1]} must divide the {len(own)} "
+                "devices of a host, for each host samples by itself. Set smaller ones for the "
+                "stages that sample."
+            )
+    kept = of_host.values() if host is None else [of_host[host]]
+    devices = np.concatenate([np.array(own, object).reshape(-1, *sizes) for own in kept])
     types = (jax.sharding.AxisType.Auto,) * 3
     return jax.sharding.Mesh(devices, ("data", "expert", "tensor"), axis_types=types)
 

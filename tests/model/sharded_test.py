@@ -4,6 +4,7 @@ Loss and train steps on meshes are in tests/train/sharded_test.py.
 """
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -194,3 +195,41 @@ def test_the_decode_mesh_keeps_devices_and_folds_all_but_tensor_and_expert_into_
         embed, experts = sharding.sharding("vocab", "embed"), sharding.sharding("experts", "mlp")
     assert embed is not None and embed.spec == jax.P("tensor", None)
     assert experts is not None and experts.spec == jax.P("expert", "tensor")
+
+
+def test_each_host_decodes_with_its_own_devices_however_training_spreads_expert():
+    mesh = _devices_of_hosts(_mesh(1, 1, 1, 4, 2), per_host=4)
+    assert {device.process_index for device in mesh.devices[:, 0]} == {0, 1}
+    everywhere = sharding.decode_mesh(mesh)
+    assert dict(everywhere.shape) == {"data": 2, "expert": 4, "tensor": 1}
+    for host in (0, 1):
+        own = sharding.decode_mesh(mesh, host)
+        assert dict(own.shape) == {"data": 1, "expert": 4, "tensor": 1}
+        # As they lie for all: weights go there, and each host keeps its part.
+        assert own.devices.ravel().tolist() == everywhere.devices[host].ravel().tolist()
+        assert {device.process_index for device in own.devices.flat} == {host}
+    both = sharding.decode_mesh(_devices_of_hosts(_mesh(1, 1, 2, 2, 2), per_host=4), 1)
+    assert dict(both.shape) == {"data": 1, "expert": 2, "tensor": 2}
+
+
+@pytest.mark.parametrize(("sizes", "told"), [((1, 1, 1, 8), (8, 1)), ((1, 1, 4, 2), (2, 4))])
+def test_a_host_too_small_for_expert_and_tensor_is_refused(sizes, told):
+    mesh = _devices_of_hosts(_mesh(*sizes), per_host=4)
+    message = rf"expert={told[0]} times mesh.tensor={told[1]} must divide the 4 devices of a host"
+    with pytest.raises(ValueError, match=message):
+        sharding.decode_mesh(mesh, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Device:
+    id: int
+    process_index: int
+
+
+def _devices_of_hosts(mesh, per_host):
+    """A mesh of stand-ins for its devices, so many to a host."""
+    stand_in = lambda device: _Device(device.id, device.id // per_host)
+    return types.SimpleNamespace(
+        shape=mesh.shape, axis_names=mesh.axis_names,
+        devices=np.vectorize(stand_in, otypes=[object])(mesh.devices),
+    )  # fmt: skip
