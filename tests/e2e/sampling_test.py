@@ -55,9 +55,7 @@ def test_a_job_of_200_prompts_ended_ten_times_at_random_gives_the_same_file(
 
 
 def test_hosts_draw_their_own_prompts_and_together_the_same_samples(straight, tiny, tmp_path):
-    # In training, expert would lie across the hosts. Each decodes with its own two devices.
-    spread = ("--config.mesh.expert=2", "--config.mesh.context=2")
-    conftest.finish_hosts(conftest.start_hosts(tiny, tmp_path, *JOB, *spread, count=2, devices=2))
+    conftest.finish_hosts(conftest.start_hosts(tiny, tmp_path, *JOB, count=2))
     parts = [(tmp_path / f"samples/part-0000{i}.jsonl").read_bytes() for i in range(2)]
     assert [part.count(b"\n") for part in parts] == [100, 100]
     both = sorted(b"".join(parts).splitlines())
