@@ -184,7 +184,7 @@ def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
     if {"evaluate", "sweep"} & set(stages):
         evaluate.check(run)
     if {"sft", "sweep"} & set(stages):
-        judges.check(config)
+        judges.check(run)
     for stage in stages:
         print(f"== {stage} ({workdir})", flush=True)
         functions[stage](run)

@@ -10,6 +10,7 @@ from jssd.config import (
     CACHE_DTYPES,
     CORRECT,
     FORMATS,
+    LOSS_ON,
     OPTIMIZATION,
     PACKING,
     PROGRAMS,
@@ -17,6 +18,7 @@ from jssd.config import (
     STAGES,
     TARGETS,
     TRAIN_ATTENTION,
+    UNCLOSED,
     Config,
 )
 from jssd.section_rules import (
@@ -154,11 +156,17 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
         ("train.remat", REMAT),
         ("train.packing", PACKING),
         ("train.targets", TARGETS),
+        ("train.loss_on", LOSS_ON),
+        ("filter.unclosed", UNCLOSED),
         ("train.attention", TRAIN_ATTENTION),
         ("train.param_dtype", ("float32", "bfloat16")),
         ("train.mu_dtype", ("float32", "bfloat16")),
     ):
         rule(read(name) in words, name, f"must be one of {', '.join(words)}")
+    rule(bool(config.train.think_end), "train.think_end", "must be the text of a token")
+    if config.train.loss_on == "response":
+        for name, default in (("filter.unclosed", "drop"), ("train.think_end", "</think>")):
+            rule(read(name) == default, name, "needs train.loss_on='answer'")
     rule(
         config.engine.keep_support or not config.engine.keep_law,
         "engine.keep_law",

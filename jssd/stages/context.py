@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jssd import sharding
 from jssd.config import Config, digest, to_dict
+from jssd.data.answers import Answers
 from jssd.data.tokenizer import Tokenizer
 from jssd.metrics import Writer
 from jssd.model import transformer
@@ -57,6 +58,16 @@ class Run:
     def tokenizer(self) -> Tokenizer:
         """The base model's tokenizer."""
         return Tokenizer(self.base_folder())
+
+    def answers(self) -> Answers | None:
+        """What finds the answer of a completion, where the loss is on answers only.
+
+        Raises ValueError for a tokenizer without the marker `train.think_end`.
+        """
+        config = self.config.train
+        if config.loss_on != "answer":
+            return None
+        return Answers(self.tokenizer(), config.think_end)
 
     def load(self, folder: pathlib.Path, dtype: str = "") -> tuple[ModelConfig, transformer.Params]:
         """A model from a Hugging Face folder, on the mesh; `dtype` "" follows the config.
@@ -155,6 +166,8 @@ def trained(config: Config) -> dict:
     """What decides the weights that come out: sections filter and train as a plain dict, without
     `MACHINE`."""
     tree = section(config, "filter", "train")
+    if config.train.loss_on == "response":  # They say nothing then, and older folders lack them.
+        del tree["filter"]["unclosed"], tree["train"]["loss_on"], tree["train"]["think_end"]
     return tree | {"train": {k: v for k, v in tree["train"].items() if k not in MACHINE}}
 
 

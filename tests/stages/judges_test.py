@@ -152,6 +152,33 @@ def test_a_proxy_that_is_not_there_is_refused_before_sampling(tmp_path):
     assert not (tmp_path / "samples").exists()
 
 
+def test_of_a_thinking_model_the_answer_is_judged(tmp_path, answers):
+    """Programs in the thinking neither count as form nor are they graded."""
+
+    class AfterBar:  # As data/answers.py, for texts.
+        text = staticmethod(lambda one: one.text.rpartition("|")[2])
+        start = staticmethod(lambda one: one.text.find("|") + 1 or None)
+
+    good, bad = answers[0].text, answers[1].text
+    said = (f"{bad}|{good}", f"{good}|{bad}", f"{good}|no", good)
+    drawn = [dataclasses.replace(answers[0], text=text, sample=n) for n, text in enumerate(said)]
+    for settings, left in (({"format": "fence"}, [0, 1]), ({"correct": "passed"}, [0])):
+        run = run_with(tmp_path, **settings)
+        with Writer(tmp_path / "train") as writer:
+            rules = judges.rules(run, writer, AfterBar)  # pyright: ignore[reportArgumentType]
+        kept, counts = filters.apply(drawn, run.config.filter, rules, AfterBar)  # pyright: ignore
+        assert [one.sample for one in kept] == left
+        assert counts["unclosed"] == {"dropped": 1, "left": 3}
+
+
+def test_a_model_that_does_not_think_is_refused_before_sampling(tmp_path, proxy):
+    config = run_with(tmp_path).config
+    config.model.path, config.train.loss_on = str(proxy), "answer"
+    with pytest.raises(ValueError, match=r"'</think>' is no token of .*loss_on='response'"):
+        run_stages(config, tmp_path, ["sample", "sft"])
+    assert not (tmp_path / "samples").exists()
+
+
 @pytest.mark.parametrize("settings", [{"format": "c"}, {"correct": "yes"}])
 def test_words_are_checked(tmp_path, settings):
     ((name, value),) = settings.items()
