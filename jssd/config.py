@@ -366,6 +366,9 @@ class Config:
     # Rounds of self-distillation, each in `<workdir>/round-i`: the base of one is the export of the
     # one before, at other seeds. The paper does one, which stays in the work directory itself.
     rounds: int = 1
+    # Copies of metrics and scores to "wandb" or "mlflow" (extras of these names), beside the run's
+    # own files. Where they are and who you are is set as each of them has it.
+    trackers: tuple[str, ...] = ()
     # Keeps compiled programs in `<workdir>/.cache`, so that a restart skips compiling.
     compile_cache: bool = True
 
@@ -385,6 +388,7 @@ FORMATS = ("fence", "python")
 CORRECT = ("passed", "failed")
 PACKING = ("packed", "bucketed", "none")
 TARGETS = ("draw", "law")
+TRACKERS = ("wandb", "mlflow")
 LOSS_ON = ("response", "answer")
 UNCLOSED = ("drop", "refuse")
 REMAT = ("none", "block", "dots", "offload")

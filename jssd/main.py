@@ -165,7 +165,7 @@ def _run_seeds(runs: dict[pathlib.Path, Config], workdir: pathlib.Path, stages: 
 
 
 def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
-    from jssd import sharding
+    from jssd import sharding, trackers
     from jssd.stages import context, evaluate, export, judges, mechanism, sample, sft, sweep
 
     functions = {
@@ -180,6 +180,7 @@ def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
     context.write_json(workdir / "config.json", to_dict(config))
     if not stages:  # A report needs no mesh: its run, or plan, may be another machine's.
         return
+    trackers.check(config.trackers)
     run = context.Run(config, workdir, sharding.make_mesh(config.mesh))
     if {"evaluate", "sweep"} & set(stages):
         evaluate.check(run)

@@ -17,6 +17,7 @@ from jssd.config import (
     REMAT,
     STAGES,
     TARGETS,
+    TRACKERS,
     TRAIN_ATTENTION,
     UNCLOSED,
     Config,
@@ -48,6 +49,7 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
         "stages",
         f"must hold some of {', '.join(STAGES)}",
     )
+    rule(set(config.trackers) <= set(TRACKERS), "trackers", f"must be of {', '.join(TRACKERS)}")
     asks_a_model = set(stages) != {"toy"}
     rule(
         bool(config.model.path) or not asks_a_model,

@@ -18,6 +18,7 @@ from jssd.data.tokenizer import Tokenizer
 from jssd.metrics import Writer
 from jssd.model import transformer
 from jssd.model.config import ModelConfig
+from jssd.trackers import Trackers
 from jssd.weights import checksums, gguf, hf, hub
 
 # Of section train: how a machine does it and what it keeps, but for rounding never what is learned.
@@ -81,7 +82,16 @@ class Run:
 
     def writer(self, stage: str) -> Writer:
         """The log of one stage; silent on all processes but the first."""
-        return Writer(self.workdir / stage, enabled=jax.process_index() == 0)
+        first, names = jax.process_index() == 0, self.config.trackers
+        there = Trackers(
+            names,
+            self.workdir,
+            project=self.config.name or "jssd",
+            settings=to_dict(self.config),
+            tell=functools.partial(print, flush=True),
+        )
+        trackers = there if first and names else None
+        return Writer(self.workdir / stage, enabled=first, trackers=trackers)
 
 
 def as_dtype(name: str):
