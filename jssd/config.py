@@ -122,6 +122,9 @@ class FilterConfig:
     min_tokens: int = 0
     max_tokens: int = 0
     drop_duplicates: bool = False  # Same prompt, same tokens.
+    # With `train.loss_on` "answer": completions whose thinking never ends are left out ("drop"), or
+    # the first such one ends the run ("refuse").
+    unclosed: str = "drop"
     # What grading would read from the text: "fence" (there is a program), "python" (it parses too),
     # "" asks for neither.
     format: str = ""
@@ -171,6 +174,11 @@ class TrainConfig:
     # could have been, each by its probability (soft targets): the same expected gradient with less
     # noise. "law" is ours, not the paper's, and needs `engine.keep_law` at sampling.
     targets: str = "draw"
+    # The part of a completion that is trained on: "response", all of it (the paper), or "answer",
+    # what a thinking model writes after its thinking, which stays as context. Then filters read the
+    # answer too. Ours, an option that people ask for.
+    loss_on: str = "response"
+    think_end: str = "</think>"  # What ends the thinking, for `loss_on` "answer": a token.
     seed: int = 0  # Order of the samples.
     log_every: int = 1
     save_every: int = 250
@@ -358,6 +366,9 @@ class Config:
     # Rounds of self-distillation, each in `<workdir>/round-i`: the base of one is the export of the
     # one before, at other seeds. The paper does one, which stays in the work directory itself.
     rounds: int = 1
+    # Copies of metrics and scores to "wandb" or "mlflow" (extras of these names), beside the run's
+    # own files. Where they are and who you are is set as each of them has it.
+    trackers: tuple[str, ...] = ()
     # Keeps compiled programs in `<workdir>/.cache`, so that a restart skips compiling.
     compile_cache: bool = True
 
@@ -377,6 +388,9 @@ FORMATS = ("fence", "python")
 CORRECT = ("passed", "failed")
 PACKING = ("packed", "bucketed", "none")
 TARGETS = ("draw", "law")
+TRACKERS = ("wandb", "mlflow")
+LOSS_ON = ("response", "answer")
+UNCLOSED = ("drop", "refuse")
 REMAT = ("none", "block", "dots", "offload")
 TRAIN_ATTENTION = ("auto", "dense", "blockwise", "splash", "cudnn")
 ATTENTION = ("auto", "gather", "ragged", "triton")

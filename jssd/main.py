@@ -165,7 +165,7 @@ def _run_seeds(runs: dict[pathlib.Path, Config], workdir: pathlib.Path, stages: 
 
 
 def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
-    from jssd import sharding
+    from jssd import sharding, trackers
     from jssd.stages import context, evaluate, export, judges, mechanism, sample, sft, sweep
 
     functions = {
@@ -180,11 +180,12 @@ def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
     context.write_json(workdir / "config.json", to_dict(config))
     if not stages:  # A report needs no mesh: its run, or plan, may be another machine's.
         return
+    trackers.check(config.trackers)
     run = context.Run(config, workdir, sharding.make_mesh(config.mesh))
     if {"evaluate", "sweep"} & set(stages):
         evaluate.check(run)
     if {"sft", "sweep"} & set(stages):
-        judges.check(config)
+        judges.check(run)
     for stage in stages:
         print(f"== {stage} ({workdir})", flush=True)
         functions[stage](run)

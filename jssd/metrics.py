@@ -1,4 +1,4 @@
-"""One writer for what a run reports: console lines, JSON lines and TensorBoard.
+"""One writer for what a run reports: console, JSON lines, TensorBoard, trackers.
 
 `metrics.jsonl` holds one line per logged step and, after `resume`, no step twice. `events.jsonl` is
 a ledger of what happened (started, compiled, saved, resumed) and is only ever appended to. A
@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
+from jssd.trackers import Trackers
+
 METRICS_FILE = "metrics.jsonl"
 EVENTS_FILE = "events.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -31,17 +33,24 @@ class Writer:
     """Writes to `folder`; close it, or use it in a `with` statement."""
 
     def __init__(
-        self, folder: str | os.PathLike, *, enabled: bool = True, progress_seconds: float = 30.0
+        self,
+        folder: str | os.PathLike,
+        *,
+        enabled: bool = True,
+        progress_seconds: float = 30.0,
+        trackers: Trackers | None = None,
     ):
         """
         Args:
           folder: created if missing. Each stage that logs steps has its own.
           enabled: False makes every method do nothing: for all processes but the first.
           progress_seconds: time between progress lines where there is no terminal to draw a bar on.
+          trackers: get scalars under the folder's name, and summaries. Closed with the writer.
         """
         self._folder = pathlib.Path(folder)
         self._enabled = enabled
         self._progress_seconds = progress_seconds
+        self._trackers = trackers if enabled else None
         self._resumed_at = 0
         self._tensorboard: Any = None
         self._bar: Any = None  # The live rich bar, which lines have to be printed above.
@@ -87,8 +96,16 @@ class Writer:
         for name, value in finite.items():
             if value is not None:
                 board.add_scalar(name, value, step)
+        if self._trackers is not None:
+            there = {name: value for name, value in finite.items() if value is not None}
+            self._trackers.scalars(self._folder.name, step, there)
         text = ", ".join(f"{name}: {_format(value)}" for name, value in numbers.items())
         self.line(f"step: {step}, {text}")
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        """Results that belong to no step: to trackers alone, for a stage's own files hold them."""
+        if self._trackers is not None and values:
+            self._trackers.summary(values)
 
     def event(self, kind: str, **fields: Any) -> None:
         """Adds one entry to the ledger, with the time (UTC)."""
@@ -119,7 +136,9 @@ class Writer:
             yield _Lines(self.line, total, desc, done, self._progress_seconds).advance
 
     def close(self) -> None:
-        """Flushes TensorBoard. Later calls open it again."""
+        """Flushes TensorBoard and trackers. Later calls open them again."""
+        if self._trackers is not None:
+            self._trackers.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
             self._tensorboard = None

@@ -10,13 +10,16 @@ from jssd.config import (
     CACHE_DTYPES,
     CORRECT,
     FORMATS,
+    LOSS_ON,
     OPTIMIZATION,
     PACKING,
     PROGRAMS,
     REMAT,
     STAGES,
     TARGETS,
+    TRACKERS,
     TRAIN_ATTENTION,
+    UNCLOSED,
     Config,
 )
 from jssd.section_rules import (
@@ -46,6 +49,7 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
         "stages",
         f"must hold some of {', '.join(STAGES)}",
     )
+    rule(set(config.trackers) <= set(TRACKERS), "trackers", f"must be of {', '.join(TRACKERS)}")
     asks_a_model = set(stages) != {"toy"}
     rule(
         bool(config.model.path) or not asks_a_model,
@@ -154,11 +158,17 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
         ("train.remat", REMAT),
         ("train.packing", PACKING),
         ("train.targets", TARGETS),
+        ("train.loss_on", LOSS_ON),
+        ("filter.unclosed", UNCLOSED),
         ("train.attention", TRAIN_ATTENTION),
         ("train.param_dtype", ("float32", "bfloat16")),
         ("train.mu_dtype", ("float32", "bfloat16")),
     ):
         rule(read(name) in words, name, f"must be one of {', '.join(words)}")
+    rule(bool(config.train.think_end), "train.think_end", "must be the text of a token")
+    if config.train.loss_on == "response":
+        for name, default in (("filter.unclosed", "drop"), ("train.think_end", "</think>")):
+            rule(read(name) == default, name, "needs train.loss_on='answer'")
     rule(
         config.engine.keep_support or not config.engine.keep_law,
         "engine.keep_law",

@@ -37,12 +37,14 @@ FLOORS = {
     "config": 0,
     "jsonl": 0,
     "metrics": 0,
+    "trackers": 0,
     "presets": 0,
     "rules": 0,
     "section_rules": 0,
     "sharding": 0,
 }
 ON_ITS_OWN_FLOOR = {  # Floor 0 is the ground: these files build on one another.
+    ("metrics", "trackers"),
     ("presets", "config"),
     ("rules", "config"),
     ("rules", "section_rules"),

@@ -6,6 +6,7 @@ from typing import Any
 
 from jssd.config import PromptsConfig
 from jssd.data import prompts, rows, samples
+from jssd.data.answers import Answers
 from jssd.data.tokenizer import Tokenizer
 
 
@@ -23,21 +24,22 @@ class Context:
         return dataclasses.replace(self, completion_ids=self.completion_ids[:max_tokens])
 
 
-def read(where: str | Path, tokenizer: Tokenizer, template: str) -> list[Context]:
+def read(
+    where: str | Path, tokenizer: Tokenizer, template: str, answers: Answers | None = None
+) -> list[Context]:
     """The contexts of a folder of samples, or of a .jsonl file.
 
     A row of a file holds `prompt_token_ids` and `token_ids`, as sample records do, or texts
     `prompt` and `completion`: the prompt is laid out by `template`, the completion taken as it is.
-    `prompt_id` and `sample` are kept where they are given; else rows are numbered.
+    `prompt_id` and `sample` are kept where they are given; else rows are numbered. Of a folder of
+    samples, `answers` takes only what was trained on: the thinking becomes part of the prompt, and
+    completions without an answer are left out.
 
     Raises FileNotFoundError without anything there, ValueError naming the row that has neither.
     """
     path = Path(where)
     if path.is_dir():
-        return [
-            Context(s.prompt_id, s.sample, s.prompt_token_ids, s.token_ids)
-            for s in samples.read_folder(path)
-        ]
+        return _of_samples(samples.read_folder(path), answers)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist. Give a .jsonl file of contexts.")
     found = [
@@ -46,6 +48,21 @@ def read(where: str | Path, tokenizer: Tokenizer, template: str) -> list[Context
     ]
     if not found:
         raise ValueError(f"{path} holds no rows. Give prompts with completions.")
+    return found
+
+
+def _of_samples(drawn: list[samples.Sample], answers: Answers | None) -> list[Context]:
+    found = []
+    for one in drawn:
+        thinking = 0 if answers is None else answers.start(one)
+        if thinking is not None:
+            asked = one.prompt_token_ids + one.token_ids[:thinking]
+            found.append(Context(one.prompt_id, one.sample, asked, one.token_ids[thinking:]))
+    if not found:
+        raise ValueError(
+            f"none of {len(drawn)} samples has an answer to look at: their thinking never ends. "
+            "Sample again with a larger sampling.max_new_tokens."
+        )
     return found
 
 

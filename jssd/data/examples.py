@@ -1,4 +1,4 @@
-"""Samples as rows of a batch: token ids, loss on responses only, what each draw came from."""
+"""Samples as rows of a batch: token ids, which are in the loss, what each draw came from."""
 
 import dataclasses
 import hashlib
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jssd.data.answers import Answers
 from jssd.data.samples import Sample
 
 UNKNOWN_SUPPORT = -2
@@ -16,15 +17,17 @@ _NO_ID = -1
 class Examples:
     """Tokenised samples, flat: sample i owns `tokens[starts[i]:starts[i + 1]]`, prompt first.
 
-    tokens int32 [total]; starts int64 [samples + 1]; prompt_lens int64 [samples]. `support_sizes`
-    int32 [total] and `support_starts` int64 [total] place each token's support in `support_ids`
-    int32; a size of 0 or less is unknown. `support_width` is the largest size, at least 1.
-    `support_probs` float32 are the law's probabilities of `support_ids`, with soft targets only.
+    tokens int32 [total]; starts int64 [samples + 1]; context_lens int64 [samples], the tokens
+    before those in the loss: of the prompt, and of the thinking where it is left out.
+    `support_sizes` int32 [total] and `support_starts` int64 [total] place each token's support in
+    `support_ids` int32; a size of 0 or less is unknown. `support_width` is the largest size, at
+    least 1. `support_probs` float32 are the law's probabilities of `support_ids`, with soft targets
+    only.
     """
 
     tokens: np.ndarray
     starts: np.ndarray
-    prompt_lens: np.ndarray
+    context_lens: np.ndarray
     support_sizes: np.ndarray
     support_starts: np.ndarray
     support_ids: np.ndarray
@@ -38,18 +41,24 @@ class Examples:
 
     def digest(self) -> str:
         """Short hash of tokens and boundaries: equal for equal training data."""
-        parts = (self.tokens, self.starts, self.prompt_lens)
+        parts = (self.tokens, self.starts, self.context_lens)
         return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:16]
 
 
 def from_samples(
-    samples: Sequence[Sample], eos_id: int | None = None, *, targets: str = "draw"
+    samples: Sequence[Sample],
+    eos_id: int | None = None,
+    *,
+    targets: str = "draw",
+    answers: Answers | None = None,
 ) -> Examples:
     """The stored token ids of `samples`, nothing tokenised again.
 
     `eos_id` closes completions that were cut at the token limit (filter.truncated="keep"); its
     support is unknown. None trains them as drawn. With `targets` "law" the examples hold the law of
-    each draw. Raises ValueError without samples, or without the laws that are asked for.
+    each draw. `answers` puts the loss on the answer only; all `samples` must have one, as
+    `filters.apply` sees to. Raises ValueError without samples, or without the laws that are asked
+    for.
     """
     if not samples:
         raise ValueError("there are no samples to train on. Run stage sample, or relax the filter.")
@@ -67,13 +76,19 @@ def from_samples(
     return Examples(
         tokens=np.concatenate(tokens),
         starts=np.cumsum([0] + [len(ids) for ids in tokens], dtype=np.int64),
-        prompt_lens=np.asarray([len(sample.prompt_token_ids) for sample in samples], np.int64),
+        context_lens=np.asarray([_context_len(sample, answers) for sample in samples], np.int64),
         support_sizes=support_sizes,
         support_starts=np.cumsum(stored_sizes) - stored_sizes,
         support_ids=np.concatenate(supports),
         support_width=max(int(stored_sizes.max()), 1),
         support_probs=_laws(samples) if targets == "law" else None,
     )
+
+
+def _context_len(sample: Sample, answers: Answers | None) -> int:
+    thinking = 0 if answers is None else answers.start(sample)
+    assert thinking is not None, "filters.apply lets none without an answer through"
+    return len(sample.prompt_token_ids) + thinking
 
 
 def _laws(samples: Sequence[Sample]) -> np.ndarray:
@@ -109,18 +124,18 @@ def build_row(examples: Examples, row: Sequence[int], seq_len: int) -> dict[str,
         out["inputs"][here] = examples.tokens[start : end - 1]
         out["targets"][here] = examples.tokens[start + 1 : end]
         # By position, never by token value: the padding id often is the end-of-turn id.
-        response = slice(at + int(examples.prompt_lens[sample]) - 1, at + length)
-        out["loss_mask"][response] = 1
+        in_loss = slice(at + int(examples.context_lens[sample]) - 1, at + length)
+        out["loss_mask"][in_loss] = 1
         out["segment_ids"][here] = segment
         out["positions"][here] = np.arange(length)
-        first = start + examples.prompt_lens[sample]
+        first = start + examples.context_lens[sample]
         known, inside = _known(examples, int(first), int(end))
         ids = np.full(inside.shape, _NO_ID, np.int32)
         ids[inside] = examples.support_ids[known]
         ids[~inside[:, 0], 0] = UNKNOWN_SUPPORT
-        out["support_ids"][response] = ids
+        out["support_ids"][in_loss] = ids
         if examples.support_probs is not None:
-            out["support_probs"][response][inside] = examples.support_probs[known]
+            out["support_probs"][in_loss][inside] = examples.support_probs[known]
         at += length
     return out
 

@@ -1,6 +1,8 @@
 """Which completions are trained on, and what a set of them looks like: counts, lengths, formats.
 
 Rules, in the order they are applied:
+  unclosed   only where the loss is on answers: the thinking never ends, so there is no answer. Then
+             all rules on texts below read the answer alone. (Ours.)
   empty      the text holds nothing but white space.
   stubs      exactly one line of the text is not blank. The lines of a Markdown fence count, so a
              one-line function in a fence stays. (The paper drops "single-line stubs" and gives no
@@ -25,29 +27,39 @@ from typing import Any
 import numpy as np
 
 from jssd.config import FilterConfig
+from jssd.data.answers import Answers
 from jssd.data.samples import Sample
 
+Text = Callable[[Sample], str]
 Rule = Callable[[Sequence[Sample]], list[Sample]]  # Those that stay, in order.
 JUDGED = ("format", "correct", "proxy_model")
 
 
 def apply(
-    samples: Sequence[Sample], config: FilterConfig, judges: Mapping[str, Rule] | None = None
+    samples: Sequence[Sample],
+    config: FilterConfig,
+    judges: Mapping[str, Rule] | None = None,
+    answers: Answers | None = None,
 ) -> tuple[list[Sample], dict[str, dict[str, int]]]:
     """The samples that stay, and what each active rule dropped and left, after "read".
 
     `judges` are the rules of the fields in `JUDGED`, needed where one of these is set; they come
-    last, when the others have left less to look at.
+    last, when the others have left less to look at. `answers` makes rules on texts read the answer
+    only, and applies rule "unclosed".
 
-    Raises ValueError when nothing stays, saying which rule dropped how many.
+    Raises ValueError when nothing stays, saying which rule dropped how many, and with `unclosed`
+    "refuse" when there is such a sample.
     """
     rules: list[tuple[str, Rule]] = []
+    text: Text = whole_text if answers is None else answers.text
+    if answers is not None:
+        rules.append(("unclosed", lambda kept: _closed(kept, answers, config.unclosed)))
     if config.drop_empty:
-        rules.append(("empty", lambda kept: [s for s in kept if s.text.strip()]))
+        rules.append(("empty", lambda kept: [s for s in kept if text(s).strip()]))
     if config.drop_stubs:
-        rules.append(("stubs", lambda kept: [s for s in kept if not is_stub(s.text)]))
+        rules.append(("stubs", lambda kept: [s for s in kept if not is_stub(text(s))]))
     if config.drop_shortest_percent:
-        rules.append(("shortest", lambda kept: _longest(kept, config.drop_shortest_percent)))
+        rules.append(("shortest", lambda kept: _longest(kept, text, config.drop_shortest_percent)))
     if config.truncated == "drop":
         rules.append(("truncated", lambda kept: [s for s in kept if s.finish_reason != "length"]))
     if least := config.min_tokens:
@@ -73,15 +85,31 @@ def apply(
     return kept, counts
 
 
+def whole_text(sample: Sample) -> str:
+    """All of a completion's text, thinking included."""
+    return sample.text
+
+
 def is_stub(text: str) -> bool:
     """Whether exactly one line of `text` is not blank."""
     return sum(bool(line.strip()) for line in text.splitlines()) == 1
 
 
-def _longest(samples: Sequence[Sample], percent: float) -> list[Sample]:
+def _closed(samples: Sequence[Sample], answers: Answers, unclosed: str) -> list[Sample]:
+    kept = [sample for sample in samples if answers.start(sample) is not None]
+    if unclosed == "refuse" and len(kept) < len(samples):
+        raise ValueError(
+            f"{len(samples) - len(kept)} of {len(samples)} samples never end their thinking "
+            "(filter.unclosed='refuse'). Sample again with a larger sampling.max_new_tokens, check "
+            "train.think_end, or set filter.unclosed='drop'."
+        )
+    return kept
+
+
+def _longest(samples: Sequence[Sample], text: Text, percent: float) -> list[Sample]:
     if not samples:
         return []
-    lengths = [len(sample.text.strip()) for sample in samples]
+    lengths = [len(text(sample).strip()) for sample in samples]
     least = sorted(lengths)[math.floor(len(lengths) * percent / 100)]
     return [sample for sample, length in zip(samples, lengths) if length >= least]
 

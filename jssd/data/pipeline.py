@@ -1,4 +1,4 @@
-"""Samples to training batches, with a loss on response tokens only. Read ahead by Grain.
+"""Samples to training batches, with a loss on response or answer tokens only. Read ahead by Grain.
 
 The order of rows is planned per epoch as a pure function of the data, the seed and the epoch, and
 epochs follow one another without end and without a gap: a batch may hold the last rows of one and
@@ -25,8 +25,8 @@ class Batches(Iterator[Batch]):
     """Endless batches, each the list of its `grad_accum` micro-batches: this process's rows of
     them, as arrays [rows, T].
 
-    inputs, targets int32: a token and the one after it. loss_mask float32: 1 where the target is a
-    completion token. segment_ids int32: 1, 2, ... per row; 0 is padding. positions int32: from 0 in
+    inputs, targets int32: a token and the one after it. loss_mask float32: 1 where the target is in
+    the loss. segment_ids int32: 1, 2, ... per row; 0 is padding. positions int32: from 0 in
     each segment. support_ids int32 [rows, T, S]: the ids the target could have been drawn from,
     padded with -1; -2 first where unknown; all -1 where loss_mask is 0. S is the data set's largest
     support. With soft targets support_probs float32 [rows, T, S], their probabilities, 0 elsewhere.
@@ -105,7 +105,7 @@ class Batches(Iterator[Batch]):
         """
         examples, rows = self._rows.examples, self._rows.count(0)
         tokens = int(self._lengths.sum())
-        loss_tokens = int((np.diff(examples.starts) - examples.prompt_lens).sum())
+        loss_tokens = int((np.diff(examples.starts) - examples.context_lens).sum())
         modes = {
             mode: plan.tokens_per_step(
                 self._lengths,
@@ -118,13 +118,13 @@ class Batches(Iterator[Batch]):
             for mode in PACKING
         }
         return {
-            "samples": len(examples.prompt_lens),
+            "samples": len(examples.context_lens),
             "longest": int(self._lengths.max()),
             "tokens_per_epoch": tokens,
             "loss_tokens_per_epoch": loss_tokens,
             "rows_per_epoch": rows,
             "batches_per_epoch": rows / self.global_batch_size,
-            "samples_per_row": len(examples.prompt_lens) / rows,
+            "samples_per_row": len(examples.context_lens) / rows,
             "packing": self._packing,
             "pack_efficiency": modes[self._packing]["share"],
             "tokens_per_step": modes,

@@ -80,6 +80,22 @@ class Tokenizer:
         """One token's text by itself, special tokens too; parts of a character show as "�"."""
         return self._backend.decode([token], skip_special_tokens=False)
 
+    def marker_ids(self, text: str) -> list[int]:
+        """Token ids of a marker that is spelled the same wherever it stands: it begins and ends
+        with an added token. Raises ValueError for any other text, whose pieces may merge with the
+        text around it.
+        """
+        ids = self.encode(text)
+        added = self._backend.get_added_tokens_decoder()
+        if not ids or ids[0] not in added or ids[-1] not in added:
+            pieces = ", ".join(repr(self._backend.id_to_token(i)) for i in ids) or "nothing"
+            raise ValueError(
+                f"train.think_end={text!r} is no token of {self.folder} but spelled with {pieces}, "
+                "which may merge with the text around. Name the token that ends this model's "
+                "thinking, or set train.loss_on='response' if it does not think."
+            )
+        return ids
+
     def chat(self, messages: Sequence[dict[str, str]]) -> str:
         """The chat template's text for `messages` (role, content), up to where the answer begins.
 

@@ -13,10 +13,12 @@ import jax.numpy as jnp
 
 from jssd import sharding
 from jssd.config import Config, digest, to_dict
+from jssd.data.answers import Answers
 from jssd.data.tokenizer import Tokenizer
 from jssd.metrics import Writer
 from jssd.model import transformer
 from jssd.model.config import ModelConfig
+from jssd.trackers import Trackers
 from jssd.weights import checksums, gguf, hf, hub
 
 # Of section train: how a machine does it and what it keeps, but for rounding never what is learned.
@@ -58,6 +60,16 @@ class Run:
         """The base model's tokenizer."""
         return Tokenizer(self.base_folder())
 
+    def answers(self) -> Answers | None:
+        """What finds the answer of a completion, where the loss is on answers only.
+
+        Raises ValueError for a tokenizer without the marker `train.think_end`.
+        """
+        config = self.config.train
+        if config.loss_on != "answer":
+            return None
+        return Answers(self.tokenizer(), config.think_end)
+
     def load(self, folder: pathlib.Path, dtype: str = "") -> tuple[ModelConfig, transformer.Params]:
         """A model from a Hugging Face folder, on the mesh; `dtype` "" follows the config.
 
@@ -70,7 +82,16 @@ class Run:
 
     def writer(self, stage: str) -> Writer:
         """The log of one stage; silent on all processes but the first."""
-        return Writer(self.workdir / stage, enabled=jax.process_index() == 0)
+        first, names = jax.process_index() == 0, self.config.trackers
+        there = Trackers(
+            names,
+            self.workdir,
+            project=self.config.name or "jssd",
+            settings=to_dict(self.config),
+            tell=functools.partial(print, flush=True),
+        )
+        trackers = there if first and names else None
+        return Writer(self.workdir / stage, enabled=first, trackers=trackers)
 
 
 def as_dtype(name: str):
@@ -155,6 +176,8 @@ def trained(config: Config) -> dict:
     """What decides the weights that come out: sections filter and train as a plain dict, without
     `MACHINE`."""
     tree = section(config, "filter", "train")
+    if config.train.loss_on == "response":  # They say nothing then, and older folders lack them.
+        del tree["filter"]["unclosed"], tree["train"]["loss_on"], tree["train"]["think_end"]
     return tree | {"train": {k: v for k, v in tree["train"].items() if k not in MACHINE}}
 
 

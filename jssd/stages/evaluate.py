@@ -56,7 +56,16 @@ def run(run: Run) -> None:
                 cell(run.workdir, name, law.name, model),
             )
             grade(config, place, about, told, found[name], box, writer)
-    context.write_json(comparisons, _compare(run))
+        rows = _compare(run)
+        writer.summary(
+            {
+                f"{row['benchmark']}/{row['kind']}/{row['student_decode']}-{row['base_decode']}"
+                f"/pass_at_{row['k']}/{name}": row["difference"][name]
+                for row in rows
+                for name in ("value", "low", "high")
+            }
+        )
+    context.write_json(comparisons, rows)
 
 
 def cell(workdir: pathlib.Path, benchmark: str, decode: str, model: str) -> pathlib.Path:
@@ -185,6 +194,14 @@ def grade(
         "sandbox": box.describe(),
         "fingerprint": drawn[0].fingerprint,
     }
+    name = f"{about['benchmark']}/{about['model']}/{about['decode']['name']}"
+    writer.summary(
+        {
+            f"{name}/pass_at_{k}/{part}": interval[part]
+            for k, interval in scores["pass_at"].items()
+            for part in ("value", "low", "high")
+        }
+    )
     context.write_json(place / "scores.json", scores)
     best = scores["pass_at"]["1"]
     writer.line(f"{told}: pass@1 {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}]")

@@ -30,7 +30,9 @@ import numpy as np
 
 from jssd import sharding
 from jssd.config import Config
-from jssd.data.filters import Rule
+from jssd.data import filters
+from jssd.data.answers import Answers
+from jssd.data.filters import Rule, Text
 from jssd.data.samples import Sample
 from jssd.data.tokenizer import Tokenizer
 from jssd.evals import benchmarks, extract, grading, sandbox, ways
@@ -45,9 +47,12 @@ from jssd.weights import hub
 CORRECT, PROXY = "correct.json", "proxy.json"
 
 
-def check(config: Config) -> None:
-    """Raises ValueError when `filter.correct` has no tests to ask, and FileNotFoundError when the
-    proxy is not there: before the hours of sampling."""
+def check(run: Run) -> None:
+    """Raises ValueError when `filter.correct` has no tests to ask or the tokenizer no
+    `train.think_end`, and FileNotFoundError when the proxy is not there: before the hours of
+    sampling."""
+    config = run.config
+    run.answers()
     if config.filter.correct:
         _tests(config)
         ways.this_interpreter(config.evaluate.packages)
@@ -55,18 +60,20 @@ def check(config: Config) -> None:
         hub.resolve(path)
 
 
-def rules(run: Run, writer: Writer) -> dict[str, Rule]:
-    """The rules by the field of `FilterConfig` that asks for them; `filters.apply` takes them."""
+def rules(run: Run, writer: Writer, answers: Answers | None = None) -> dict[str, Rule]:
+    """The rules by the field of `FilterConfig` that asks for them; `filters.apply` takes them. With
+    `answers`, format and tests are asked of the answer alone."""
+    text = filters.whole_text if answers is None else answers.text
     return {
-        "format": functools.partial(_well_formed, run.config),
-        "correct": functools.partial(_correct, run, writer),
+        "format": functools.partial(_well_formed, run.config, text),
+        "correct": functools.partial(_correct, run, writer, text),
         "proxy_model": functools.partial(_likeliest, run, writer),
     }
 
 
-def _well_formed(config: Config, kept: Sequence[Sample]) -> list[Sample]:
+def _well_formed(config: Config, text: Text, kept: Sequence[Sample]) -> list[Sample]:
     # A prompt's function is not known here, so "defining_fence" takes the last block.
-    programs = [extract.extract_code(s.text, rule=config.evaluate.extraction) for s in kept]
+    programs = [extract.extract_code(text(s), rule=config.evaluate.extraction) for s in kept]
     good = _parses if config.filter.format == "python" else bool
     return [sample for sample, program in zip(kept, programs) if program and good(program)]
 
@@ -81,7 +88,7 @@ def _parses(program: str) -> bool:
     return True
 
 
-def _correct(run: Run, writer: Writer, kept: Sequence[Sample]) -> list[Sample]:
+def _correct(run: Run, writer: Writer, text: Text, kept: Sequence[Sample]) -> list[Sample]:
     wanted = run.config.filter.correct == "passed"
     config = run.config.evaluate
     protocol = Protocol(extraction=config.extraction, seconds=config.timeout)
@@ -90,13 +97,15 @@ def _correct(run: Run, writer: Writer, kept: Sequence[Sample]) -> list[Sample]:
         "memory_mb": config.memory_mb,
         "packages": config.packages,
     }
+    if text is not filters.whole_text:
+        settings["read"] = run.config.train.loss_on
 
     def grade() -> list[str]:
         box = sandbox.open_sandbox(config.sandbox, ways.this_interpreter(config.packages))
         writer.line(f"filter.correct grades in: {box.describe()}")
         grades = grading.grade_many(
             _asked(_tests(run.config), kept),
-            [sample.text for sample in kept],
+            [text(sample) for sample in kept],
             protocol=protocol,
             sandbox=box,
             workers=config.workers,

@@ -42,6 +42,8 @@ def run(run: Run) -> None:
         )
     config, folder = run.config.mechanism, run.workdir / "mechanism"
     settings = context.section(run.config, "model", "mechanism", "sampling")
+    if run.config.train.loss_on == "answer" and not config.contexts:
+        settings["looked_at"] = {"answers_after": run.config.train.think_end}
     context.freeze_settings(folder, settings)
     folders = _folders(run)
     tokenizer = Tokenizer(folders["base"])
@@ -137,7 +139,8 @@ def _models(
 def _contexts(run: Run, tokenizer: Tokenizer) -> list[Context]:
     config = run.config.mechanism
     where = config.contexts or run.workdir / "samples"
-    found = contexts.read(where, tokenizer, config.template)
+    answers = None if config.contexts else run.answers()
+    found = contexts.read(where, tokenizer, config.template, answers)
     chosen = [found[i] for i in spread(len(found), config.limit or len(found))]
     return [item.cut(config.max_tokens) for item in chosen]
 

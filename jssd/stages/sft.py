@@ -76,7 +76,8 @@ def _check_origin(drawn: list[samples.Sample], name: str, allowed: bool) -> None
 
 def _batches(run: Run, drawn: list[samples.Sample], writer) -> pipeline.Batches:
     config = run.config
-    kept, counts = filters.apply(drawn, config.filter, judges.rules(run, writer))
+    answers = run.answers()
+    kept, counts = filters.apply(drawn, config.filter, judges.rules(run, writer, answers), answers)
     stats = filters.stats(kept)
     told = ", ".join(
         f"{name} {count['dropped']}" for name, count in counts.items() if name != "read"
@@ -85,7 +86,7 @@ def _batches(run: Run, drawn: list[samples.Sample], writer) -> pipeline.Batches:
     eos_id = run.tokenizer().eos_id if config.filter.truncated == "keep" else None
     shards, shard_count = sharding.batch_shards()
     batches = pipeline.Batches(
-        examples.from_samples(kept, eos_id, targets=config.train.targets),
+        examples.from_samples(kept, eos_id, targets=config.train.targets, answers=answers),
         seq_len=config.train.seq_len,
         global_batch_size=config.train.global_batch_size,
         seed=config.train.seed,
@@ -97,7 +98,7 @@ def _batches(run: Run, drawn: list[samples.Sample], writer) -> pipeline.Batches:
     report = batches.report()
     writer.line(
         f"an epoch is {report['batches_per_epoch']:.1f} batches, "
-        f"{report['loss_tokens_per_batch']:.0f} response tokens a batch"
+        f"{report['loss_tokens_per_batch']:.0f} tokens in the loss a batch"
     )
     told = ", ".join(
         f"{mode}{' (in force)' if mode == report['packing'] else ''} "

@@ -118,11 +118,13 @@ def test_the_proxy_keeps_what_it_finds_likeliest(tmp_path, proxy):
     drawn = [spoken(tokenizer, text, n) for n, text in enumerate(("ab", "xyz", "q", "aaaa", "zz"))]
     cfg, params = hf.load(proxy)
     means = []
+    forward = jax.jit(lambda ids: transformer.apply(params, cfg, ids, jnp.arange(8)[None]))
     for one in drawn:  # By one plain forward pass, a completion at a time.
-        ids = jnp.array([[*one.prompt_token_ids, *one.token_ids]])
-        logits = transformer.apply(params, cfg, ids, jnp.arange(ids.size)[None])
-        logprobs = jax.nn.log_softmax(logits[0, :-1].astype("float32"))
-        told = logprobs[jnp.arange(ids.size - 1), ids[0, 1:]]
+        ids = [*one.prompt_token_ids, *one.token_ids]
+        # What comes after a token says nothing of it: zeros give all one length, one program.
+        logits = np.asarray(forward(jnp.array([ids + [0] * (8 - len(ids))]))[0], np.float64)
+        logprobs = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+        told = logprobs[np.arange(len(ids) - 1), ids[1:]]
         means.append(float(told[len(one.prompt_token_ids) - 1 :].mean()))
     run = run_with(tmp_path, proxy_model=str(proxy), proxy_keep_percent=41.0)
     run = dataclasses.replace(run, mesh=sharding.make_mesh(MeshConfig()))  # Eight devices.
@@ -148,6 +150,33 @@ def test_several_processes_do_not_score(tmp_path, proxy, monkeypatch):
 def test_a_proxy_that_is_not_there_is_refused_before_sampling(tmp_path):
     config = run_with(tmp_path, proxy_model="no/such/proxy/here").config
     with pytest.raises(FileNotFoundError, match="no/such/proxy/here"):
+        run_stages(config, tmp_path, ["sample", "sft"])
+    assert not (tmp_path / "samples").exists()
+
+
+def test_of_a_thinking_model_the_answer_is_judged(tmp_path, answers):
+    """Programs in the thinking neither count as form nor are they graded."""
+
+    class AfterBar:  # As data/answers.py, for texts.
+        text = staticmethod(lambda one: one.text.rpartition("|")[2])
+        start = staticmethod(lambda one: one.text.find("|") + 1 or None)
+
+    good, bad = answers[0].text, answers[1].text
+    said = (f"{bad}|{good}", f"{good}|{bad}", f"{good}|no", good)
+    drawn = [dataclasses.replace(answers[0], text=text, sample=n) for n, text in enumerate(said)]
+    for settings, left in (({"format": "fence"}, [0, 1]), ({"correct": "passed"}, [0])):
+        run = run_with(tmp_path, **settings)
+        with Writer(tmp_path / "train") as writer:
+            rules = judges.rules(run, writer, AfterBar)  # pyright: ignore[reportArgumentType]
+        kept, counts = filters.apply(drawn, run.config.filter, rules, AfterBar)  # pyright: ignore
+        assert [one.sample for one in kept] == left
+        assert counts["unclosed"] == {"dropped": 1, "left": 3}
+
+
+def test_a_model_that_does_not_think_is_refused_before_sampling(tmp_path, proxy):
+    config = run_with(tmp_path).config
+    config.model.path, config.train.loss_on = str(proxy), "answer"
+    with pytest.raises(ValueError, match=r"'</think>' is no token of .*loss_on='response'"):
         run_stages(config, tmp_path, ["sample", "sft"])
     assert not (tmp_path / "samples").exists()
 
