@@ -25,7 +25,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))
 RUNS = [path for path in FILES if path.stem != "toy"]  # The toy has no model to run.
 GOLDEN = ROOT / "tests" / "golden" / "configs"
-TEXTS = ("README.md", "CONTRIBUTING.md", "docs/evaluation.md", "third_party/README.md")
+TEXTS = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", "docs/*.md", "launch/**/*.md", "third_party/*.md")
+    for path in ROOT.glob(pattern)
+)
 
 
 def load(path, variant=""):
