@@ -159,6 +159,8 @@ def test_command_in_the_texts_is_true(where, line):
         assert {word for word in rest if "=" not in word} <= set(targets)
     elif program == "python" and rest[:2] == ["-m", "jssd.main"]:
         _check_run(rest[2:])
+    elif program == "python" and rest[0] == "-m":
+        assert importlib.util.find_spec(rest[1]), f"{where}: no module {rest[1]}."
     elif program == "python" and rest[0].endswith(".py"):
         assert (ROOT / rest[0]).exists(), f"{where}: {rest[0]} does not exist."
     elif program == "pip":
