@@ -7,6 +7,7 @@ a unit of the last digit, and what half a unit of the published temperatures, 0.
 import importlib.util
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -105,3 +106,11 @@ def test_the_stage_needs_no_model(config, tmp_path, capsys):
 def test_other_stages_do(config, tmp_path):
     with pytest.raises(ValueError, match=r"model\.path='' must name"):
         run_stages(config, tmp_path, ["toy", "sample"])
+
+
+def test_the_table_of_the_concepts_page_is_what_is_computed(found):
+    page = (ROOT / "docs" / "concepts.md").read_text()
+    rows = re.findall(r"^\| (0\.\d\d) \| ([\d.]+) \| ([\d.]+) \|$", page, re.M)
+    best = [(row["top_p"], row["teacher"]["success"], row["student"]["success"])
+            for row in found["gaps"]]  # fmt: skip
+    assert rows == [(f"{p:.2f}", f"{100 * t:.2f}", f"{100 * s:.2f}") for p, t, s in best]
