@@ -13,6 +13,7 @@ import pytest
 
 from jssd.main import run_stages
 from jssd.stages import pages, toy
+from tests import formats
 
 ROOT = pathlib.Path(__file__).parents[2]
 GRID = 0.006  # Points, at the teacher's optimum, where the curve is steepest.
@@ -95,6 +96,7 @@ def test_the_gap_is_positive_at_every_top_p(found):
 def test_the_stage_needs_no_model(config, tmp_path, capsys):
     run_stages(config, tmp_path, list(config.stages))
     assert (tmp_path / "toy" / "toy.png").read_bytes().startswith(b"\x89PNG")
+    assert formats.compare(tmp_path) == ({"toy/toy.json"}, [])
     found = json.loads((tmp_path / "toy" / toy.FILE).read_text())
     printed = capsys.readouterr().out
     for curve in found["curves"].values():
