@@ -1,5 +1,7 @@
 """The pages in docs/ speak of what is there: the files they name, the floors they draw."""
 
+import ast
+import functools
 import pathlib
 import re
 
@@ -19,6 +21,8 @@ def _name(path):
 def test_files_that_are_named_exist(page):
     inside = r"`((?:jssd|configs|tests|docs|third_party)/[\w./-]*\w\.\w+)`"
     for named in re.findall(inside, page.read_text()):
+        if "NAME" in named:  # Stands for any.
+            continue
         assert (ROOT / named).exists(), f"{_name(page)} names {named}."
 
 
@@ -30,3 +34,25 @@ def test_floors_of_the_picture_are_those_that_are_checked():
             drawn[room.removesuffix("/").removesuffix(".py")] = int(floor)
     drawn[""] = drawn.pop("__init__")
     assert drawn == FLOORS
+
+
+@functools.cache
+def _texts():
+    """Every text in the source, as far as it is fixed."""
+    trees = [ast.parse(path.read_text()) for path in sorted((ROOT / "jssd").rglob("*.py"))]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    return [node.value for node in nodes if isinstance(node, ast.Constant) and node.value]
+
+
+MESSAGES = re.findall(
+    r"^### `(.*)`$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_quoted_message_is_one_of_ours(message):
+    parts = [part for part in message.split("…") if part.strip(" .")]
+    assert parts
+    for part in parts:
+        found = any(part.strip() in text for text in _texts() if isinstance(text, str))
+        assert found, f"no message of jssd/ holds {part.strip()!r}."
