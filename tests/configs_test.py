@@ -145,7 +145,7 @@ def _commands():
     for name in (*TEXTS, *(f"configs/{path.name}" for path in FILES)):
         text = (ROOT / name).read_text().replace("\\\n", " ")
         for line in text.splitlines():
-            line = line.strip().removeprefix("$ ")
+            line = re.sub(r"^([A-Z_]+=\S+ )+", "", line.strip().removeprefix("$ "))
             if re.match(r"(\.venv/bin/)?(python|make|pip) ", line):
                 yield name, line
 
@@ -171,12 +171,14 @@ def test_command_in_the_texts_is_true(where, line):
 
 
 def _check_run(flags):
-    values = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
+    values = dict(flag.removeprefix("--").partition("=")[::2] for flag in flags)
     file, _, variant = values.pop("config").partition(":")
     config, _ = load(ROOT / file, variant)
-    values.pop("workdir", None)
+    for flag in ("workdir", "distributed", "coordinator", "num_processes", "process_id"):
+        values.pop(flag, None)
     assert set(values.pop("stages", "sample").split(",")) <= set(STAGES)
     for name in values:  # --config.section.field=value
+        assert name.startswith("config."), f"--{name} is no flag."
         target = config
         for part in name.split(".")[1:]:
             assert hasattr(target, part), f"--{name} names no field of the config."
