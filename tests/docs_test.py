@@ -1,4 +1,4 @@
-"""The pages in docs/ speak of what is there: the files they name, the floors they draw."""
+"""The pages in docs/ speak of what is there: links, files, floors, messages that they quote."""
 
 import ast
 import functools
@@ -15,6 +15,19 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 def _name(path):
     return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{_name(page)} links to {target}."
+
+
+def test_every_page_is_linked_from_the_readme():
+    linked = set(re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text()))
+    for page in (ROOT / "docs").glob("*.md"):
+        assert _name(page) in linked, f"README.md has no link to {_name(page)}."
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
