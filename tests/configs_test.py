@@ -25,7 +25,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / "configs").glob("*.py"))
 RUNS = [path for path in FILES if path.stem != "toy"]  # The toy has no model to run.
 GOLDEN = ROOT / "tests" / "golden" / "configs"
-TEXTS = ("README.md", "CONTRIBUTING.md", "docs/evaluation.md", "third_party/README.md")
+TEXTS = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", "docs/*.md", "launch/**/*.md", "third_party/*.md")
+    for path in ROOT.glob(pattern)
+)
 
 
 def load(path, variant=""):
@@ -63,7 +67,7 @@ def test_config_is_valid_in_every_variant(path, variant):
 def test_every_arm_is_valid(arm):
     config, docstring = load(ROOT / "configs" / "arms_smollm2.py", arm)
     validate(config)
-    assert f"`{arm}`" in docstring
+    assert f"`{arm}`" in (docstring or "")
     assert (config.train.targets == "law", config.filter.correct) == (
         arm == "soft",
         "passed" if arm == "passed" else "",
@@ -141,7 +145,7 @@ def _commands():
     for name in (*TEXTS, *(f"configs/{path.name}" for path in FILES)):
         text = (ROOT / name).read_text().replace("\\\n", " ")
         for line in text.splitlines():
-            line = line.strip().removeprefix("$ ")
+            line = re.sub(r"^([A-Z_]+=\S+ )+", "", line.strip().removeprefix("$ "))
             if re.match(r"(\.venv/bin/)?(python|make|pip) ", line):
                 yield name, line
 
@@ -155,6 +159,8 @@ def test_command_in_the_texts_is_true(where, line):
         assert {word for word in rest if "=" not in word} <= set(targets)
     elif program == "python" and rest[:2] == ["-m", "jssd.main"]:
         _check_run(rest[2:])
+    elif program == "python" and rest[0] == "-m":
+        assert importlib.util.find_spec(rest[1]), f"{where}: no module {rest[1]}."
     elif program == "python" and rest[0].endswith(".py"):
         assert (ROOT / rest[0]).exists(), f"{where}: {rest[0]} does not exist."
     elif program == "pip":
@@ -165,12 +171,14 @@ def test_command_in_the_texts_is_true(where, line):
 
 
 def _check_run(flags):
-    values = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
+    values = dict(flag.removeprefix("--").partition("=")[::2] for flag in flags)
     file, _, variant = values.pop("config").partition(":")
     config, _ = load(ROOT / file, variant)
-    values.pop("workdir", None)
+    for flag in ("workdir", "distributed", "coordinator", "num_processes", "process_id"):
+        values.pop(flag, None)
     assert set(values.pop("stages", "sample").split(",")) <= set(STAGES)
     for name in values:  # --config.section.field=value
+        assert name.startswith("config."), f"--{name} is no flag."
         target = config
         for part in name.split(".")[1:]:
             assert hasattr(target, part), f"--{name} names no field of the config."

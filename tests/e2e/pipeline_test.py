@@ -11,6 +11,7 @@ import time
 import pytest
 from safetensors.numpy import load_file
 
+from tests import formats
 from tests.e2e import conftest
 
 
@@ -37,6 +38,13 @@ def test_each_stage_leaves_its_folder(straight):
     comparisons = json.loads((straight / "eval" / "comparisons.json").read_text())
     assert {row["kind"] for row in comparisons} == {"same", "own"}
     assert (straight / "report" / "index.html").exists()
+
+
+def test_files_are_as_the_page_of_formats_says(straight):
+    seen, wrong = formats.compare(straight)
+    assert wrong == []
+    by_name = ("mechanism", "sweep", "toy", "plan")
+    assert seen == {p for p in formats.promised() if p.split("/")[0] not in by_name}
 
 
 def test_training_moved_the_weights(straight, tiny):

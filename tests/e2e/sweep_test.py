@@ -11,6 +11,7 @@ from jssd import main, sharding
 from jssd.config import TruncationConfig
 from jssd.stages import drawing, evaluate, grids, predict
 from jssd.stages import sweep as sweep_stage
+from tests import formats
 
 
 def load(root: pathlib.Path, **fields):
@@ -79,6 +80,12 @@ def test_every_cell_is_decoded_and_summed_up(swept):
     assert [row["k"] for row in found["tuned"]] == [1, 2]
     assert (workdir / "sweep" / "base-tasks-pass1.png").exists()
     assert len(list((workdir / "sweep").glob("heat-*.png"))) == 4  # Two k, two steps.
+
+
+def test_files_are_as_the_page_of_formats_says(swept):
+    seen, wrong = formats.compare(swept[0])
+    assert wrong == []
+    assert {p for p in formats.promised() if p.startswith("sweep/")} <= seen
 
 
 def test_students_differ_by_temperature_and_step(swept):

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 from jssd.config import Config, ModelSource, PromptsConfig, SamplingConfig
 from jssd.main import run_stages
 from jssd.stages import coloured, excerpts, mechanism, report
+from tests import formats
 from tests.e2e import conftest
 
 TEXTS = ["<script>alert(1)</script>\n", "    return a + b\n"] + ["for i in range(10): pass"] * 8
@@ -59,6 +60,12 @@ def test_a_row_for_each_token(config, workdir):
             assert row["base"]["entropy"] != row["student"]["entropy"]
     prints = {tuple(line["fingerprints"].values()) for line in lines}
     assert len(prints) == 1 and len(set(*prints)) == 2
+
+
+def test_files_are_as_the_page_of_formats_says(workdir):
+    seen, wrong = formats.compare(workdir)
+    assert wrong == []
+    assert {p for p in formats.promised() if p.startswith("mechanism/")} <= seen
 
 
 def test_the_page_shows_tokens_and_trusts_none(workdir):

@@ -12,6 +12,7 @@ from jssd.config import Config, ModelSource, PromptsConfig, TrainConfig
 from jssd.main import run_stages
 from jssd.plan import compiles
 from jssd.stages import findings, plan, report
+from tests import formats
 
 GIB = 2**30
 TINY = {
@@ -90,6 +91,7 @@ def test_what_was_compiled_is_not_compiled_again(config, tmp_path, fake, capsys)
     assert "tiny fits on v5e-8: 8 x TPU v5 lite, 15.75 GiB each, mesh fsdp 8" in told
     assert "all-gather" in told and "assumed:" in told
     assert json.loads((tmp_path / "run" / "plan" / "plan.json").read_text())["fits"] is True
+    assert formats.compare(tmp_path / "run") == ({"config.json", "plan/plan.json"}, [])
 
 
 def test_figures_follow_from_the_compile(config, tmp_path, fake):

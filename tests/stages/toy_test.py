@@ -7,11 +7,13 @@ a unit of the last digit, and what half a unit of the published temperatures, 0.
 import importlib.util
 import json
 import pathlib
+import re
 
 import pytest
 
 from jssd.main import run_stages
 from jssd.stages import pages, toy
+from tests import formats
 
 ROOT = pathlib.Path(__file__).parents[2]
 GRID = 0.006  # Points, at the teacher's optimum, where the curve is steepest.
@@ -94,6 +96,7 @@ def test_the_gap_is_positive_at_every_top_p(found):
 def test_the_stage_needs_no_model(config, tmp_path, capsys):
     run_stages(config, tmp_path, list(config.stages))
     assert (tmp_path / "toy" / "toy.png").read_bytes().startswith(b"\x89PNG")
+    assert formats.compare(tmp_path) == ({"toy/toy.json"}, [])
     found = json.loads((tmp_path / "toy" / toy.FILE).read_text())
     printed = capsys.readouterr().out
     for curve in found["curves"].values():
@@ -105,3 +108,11 @@ def test_the_stage_needs_no_model(config, tmp_path, capsys):
 def test_other_stages_do(config, tmp_path):
     with pytest.raises(ValueError, match=r"model\.path='' must name"):
         run_stages(config, tmp_path, ["toy", "sample"])
+
+
+def test_the_table_of_the_concepts_page_is_what_is_computed(found):
+    page = (ROOT / "docs" / "concepts.md").read_text()
+    rows = re.findall(r"^\| (0\.\d\d) \| ([\d.]+) \| ([\d.]+) \|$", page, re.M)
+    best = [(row["top_p"], row["teacher"]["success"], row["student"]["success"])
+            for row in found["gaps"]]  # fmt: skip
+    assert rows == [(f"{p:.2f}", f"{100 * t:.2f}", f"{100 * s:.2f}") for p, t, s in best]
