@@ -358,6 +358,9 @@ class Config:
     # Rounds of self-distillation, each in `<workdir>/round-i`: the base of one is the export of the
     # one before, at other seeds. The paper does one, which stays in the work directory itself.
     rounds: int = 1
+    # "0/8" to "7/8": stages `sample` and `evaluate` draw only every eighth prompt, in a job that
+    # waits for no other. The stage without it takes up what all eight have drawn.
+    shard: str = ""
     # Keeps compiled programs in `<workdir>/.cache`, so that a restart skips compiling.
     compile_cache: bool = True
 

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -69,8 +70,11 @@ class Run:
         return hf.load(folder, dtype=as_dtype(dtype or self.config.model.dtype))
 
     def writer(self, stage: str) -> Writer:
-        """The log of one stage; silent on all processes but the first."""
-        return Writer(self.workdir / stage, enabled=jax.process_index() == 0)
+        """The log of one stage; silent on all processes but the first. A shard has its own."""
+        folder = self.workdir / stage
+        if self.config.shard:
+            folder = folder / f"shard-{self.config.shard.partition('/')[0]}"
+        return Writer(folder, enabled=jax.process_index() == 0)
 
 
 def as_dtype(name: str):
@@ -184,7 +188,8 @@ def write_text(path: pathlib.Path, text: str) -> None:
     if jax.process_index() != 0:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
+    # Shards may write the same text at the same time, on hosts that share nothing but the disk.
+    beside = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     with open(beside, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
