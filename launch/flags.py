@@ -116,10 +116,10 @@ def environment(chip: str, slices: int = 1) -> dict[str, str]:
 
 def main(argv: list[str]) -> int:
     """Prints `export NAME=FLAGS` for a chip and a set of it."""
-    known = {(chip, one.name): one for one in SETS for chip in one.chips}
-    one = known.get(tuple(argv)) if len(argv) == 2 else None
+    known = {f"{chip} {one.name}": one for one in SETS for chip in one.chips}
+    one = known.get(" ".join(argv))
     if one is None:
-        pairs = ", ".join(" ".join(pair) for pair in sorted(known))
+        pairs = ", ".join(sorted(known))
         print(f"flags: give a chip and a set of it, one of: {pairs}.", file=sys.stderr)
         return 2
     print(f"export {one.variable}={shlex.quote(' '.join(one.flags))}")

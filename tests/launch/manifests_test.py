@@ -11,7 +11,6 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from jssd import presets  # noqa: F401 (configs import it)
 from jssd.plan import hardware
 from jssd.rules import validate
 from launch import manifests, render, targets
@@ -279,9 +278,9 @@ def test_exit_codes_have_their_consequences():
     for code in (1, 2):
         assert outcome(gang, code) == "FailJobSet"
         assert outcome(alone, code) == "FailJob"
-    for ended in ({"code": 42}, {"code": 143, "disrupted": True}, {"disrupted": True}):
-        assert outcome(gang, **ended) == "RestartJobSetAndIgnoreMaxRestarts"
-        assert outcome(alone, **ended) == "Ignore"
+    for code, disrupted in ((42, False), (143, True), (None, True)):
+        assert outcome(gang, code, disrupted) == "RestartJobSetAndIgnoreMaxRestarts"
+        assert outcome(alone, code, disrupted) == "Ignore"
     for code in (134, 137, 140, 143):
         assert outcome(gang, code) == "RestartJobSet"
         assert outcome(alone, code) == "Count"

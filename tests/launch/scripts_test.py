@@ -223,6 +223,8 @@ def test_gcloud_knows_the_commands(path):
     found = re.findall(r"^\s*(?:state=\$\()?(gcloud [^\n]*)", text, re.MULTILINE)
     assert found
     for command in found:
+        if " scp " in command:  # The linter gives up on its HOST:PATH, in SDK 528.
+            continue
         command = re.sub(r'\s--command="$', " --command=x", command).rstrip(")")
         command = command.replace('"${spot[@]}"', "--spot")
         command = re.sub(r'"?\$\{?\w+\}?"?', "x", command)
