@@ -136,7 +136,7 @@ COMMITTED = (
     _gang("b200-sft", "b200x8", "mesh.fsdp=8", "train.grad_accum=4"),
     _gang("v6e-slices-sft", "2xv6e-64", "mesh.data=2", "mesh.fsdp=16", "mesh.context=4"),
     _gang("b200-hosts-sft", "b200x16", "mesh.fsdp=16", "train.grad_accum=2"),
-    _shards("v5e-sample", "v5e-4", "mesh.tensor=4"),
+    _shards("v5e-sample", "v5e-4", "mesh.tensor=4", "engine.slots=6"),
     _shards("v5p-sample", "v5p-8", "engine.slots=40"),
     _shards("v6e-sample", "v6e-4", "engine.slots=8"),
     _shards("tpu7x-sample", "tpu7x-2x2x1"),
