@@ -251,6 +251,8 @@ def test_the_sky_task_holds_what_it_may():
 def test_skypilot_takes_its_task():
     import sky  # pyright: ignore[reportMissingImports]
 
-    given = [("RUNS_NFS", "10.0.0.2:/runs")]
-    task = sky.Task.from_yaml_str((LAUNCH / "sky.yaml").read_text(), env_overrides=given)
+    tree = yaml.safe_load((LAUNCH / "sky.yaml").read_text())
+    task = sky.Task.from_yaml_config(tree, [("RUNS_NFS", "10.0.0.2:/runs")])
     assert task.num_nodes == 1
+    with pytest.raises(ValueError, match="num_node"):
+        sky.Task.from_yaml_config(tree | {"num_node": 1}, [("RUNS_NFS", "10.0.0.2:/runs")])
