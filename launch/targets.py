@@ -139,6 +139,6 @@ COMMITTED = (
     _shards("v5e-sample", "v5e-4", "mesh.tensor=4", "engine.slots=6"),
     _shards("v5p-sample", "v5p-8", "engine.slots=40"),
     _shards("v6e-sample", "v6e-4", "engine.slots=8"),
-    _shards("tpu7x-sample", "tpu7x-2x2x1"),
+    _shards("tpu7x-sample", "tpu7x-2x2x1", "engine.slots=64"),
     _shards("b200-sample", "b200x8"),
 )
