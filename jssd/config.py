@@ -369,6 +369,9 @@ class Config:
     # Copies of metrics and scores to "wandb" or "mlflow" (extras of these names), beside the run's
     # own files. Where they are and who you are is set as each of them has it.
     trackers: tuple[str, ...] = ()
+    # "0/8" to "7/8": stages `sample` and `evaluate` draw only every eighth prompt, in a job that
+    # waits for no other. The stage without it takes up what all eight have drawn.
+    shard: str = ""
     # Keeps compiled programs in `<workdir>/.cache`, so that a restart skips compiling.
     compile_cache: bool = True
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import re
 from collections.abc import Sequence
 
 from jssd.config import (
@@ -50,6 +51,26 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
         f"must hold some of {', '.join(STAGES)}",
     )
     rule(set(config.trackers) <= set(TRACKERS), "trackers", f"must be of {', '.join(TRACKERS)}")
+    rule(
+        not config.shard or _is_shard(config.shard),
+        "shard",
+        "must be '' or say which of how many, from 0, e.g. 3/8",
+    )
+    rule(
+        not config.shard or set(stages) <= {"sample", "evaluate"},
+        "shard",
+        "is for --stages=sample or evaluate only: they draw prompts that don't depend on others",
+    )
+    rule(
+        not config.shard or config.rounds == 1,
+        "shard",
+        f"and rounds={config.rounds} exclude one another: a round needs the one before it whole",
+    )
+    rule(
+        not config.shard or not config.model.path.endswith(".gguf"),
+        "shard",
+        "needs a model in Hugging Face form: several jobs can't convert a .gguf file at once",
+    )
     asks_a_model = set(stages) != {"toy"}
     rule(
         bool(config.model.path) or not asks_a_model,
@@ -231,3 +252,8 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
         )
     if errors:
         raise ValueError("config: " + " ".join(errors))
+
+
+def _is_shard(text: str) -> bool:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    return match is not None and int(match[1]) < int(match[2])

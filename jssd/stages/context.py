@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -81,8 +82,12 @@ class Run:
         return hf.load(folder, dtype=as_dtype(dtype or self.config.model.dtype))
 
     def writer(self, stage: str) -> Writer:
-        """The log of one stage; silent on all processes but the first."""
+        """The log of one stage; silent on all processes but the first. A shard has its own, which no
+        tracker sees: it only draws."""
         first, names = jax.process_index() == 0, self.config.trackers
+        if self.config.shard:
+            folder = self.workdir / stage / f"shard-{self.config.shard.partition('/')[0]}"
+            return Writer(folder, enabled=first)
         there = Trackers(
             names,
             self.workdir,
@@ -90,8 +95,9 @@ class Run:
             settings=to_dict(self.config),
             tell=functools.partial(print, flush=True),
         )
-        trackers = there if first and names else None
-        return Writer(self.workdir / stage, enabled=first, trackers=trackers)
+        return Writer(
+            self.workdir / stage, enabled=first, trackers=there if first and names else None
+        )
 
 
 def as_dtype(name: str):
@@ -207,7 +213,8 @@ def write_text(path: pathlib.Path, text: str) -> None:
     if jax.process_index() != 0:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
+    # Shards may write the same text at the same time, on hosts that share nothing but the disk.
+    beside = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     with open(beside, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

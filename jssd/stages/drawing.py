@@ -3,6 +3,7 @@
 Shared by sampling and evaluation.
 """
 
+import dataclasses
 import pathlib
 import time
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from jssd.model.config import ModelConfig
 from jssd.sampling import generate
 from jssd.sampling.engine import Engine
 from jssd.sampling.request import Request, Sampling
+from jssd.stages import context
+from jssd.stages.context import Run
 
 
 class Drawer:
@@ -162,11 +165,63 @@ class Drawer:
         )
 
 
-def part(folder: pathlib.Path) -> pathlib.Path:
-    """The sample file of this process."""
-    return folder / f"part-{jax.process_index():05d}.jsonl"
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """The prompts that this process draws: every `count`-th from `index` on, into its own file.
+
+    Attributes:
+      taken: how many shares drew what this process only takes up; 0 if it draws itself.
+    """
+
+    index: int
+    count: int
+    taken: int = 0
+
+    def part(self, folder: pathlib.Path) -> pathlib.Path:
+        """The sample file of this process."""
+        return _part(folder, self.index)
+
+    def mine(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """The prompts of this process."""
+        return list(prompts[self.index :: self.count])
+
+    def is_drawn(self, folder: pathlib.Path) -> bool:
+        """Whether nothing is left to draw here for this process."""
+        return self.taken > 0 or self.part(folder).exists()
 
 
-def mine(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """The prompts of this process."""
-    return list(prompts[jax.process_index() :: jax.process_count()])
+def share(run: Run, root: pathlib.Path, folders: Sequence[pathlib.Path]) -> Share:
+    """The share of this process, of its shard or its host. `root/hosts.json` keeps their number.
+
+    Args:
+      root: of the stage.
+      folders: where it puts sample files. When all shares of all of them are there, another
+        number of hosts may take them up.
+
+    Raises:
+      ValueError: the stage was begun in another number of shares, and these are not all there.
+    """
+    index, count = jax.process_index(), jax.process_count()
+    if run.config.shard:
+        if count > 1:
+            raise ValueError(
+                f"shard={run.config.shard!r} is for a job of one process, not of {count}."
+            )
+        index, count = map(int, run.config.shard.split("/"))
+    path = root / "hosts.json"
+    began = context.read_json(path)["hosts"] if path.exists() else count
+    if began == count:
+        context.write_json(path, {"hosts": count})
+        return Share(index, count)
+    missing = [p for f in folders for i in range(began) if not (p := _part(f, i)).exists()]
+    if missing or run.config.shard:
+        least = f"{missing[0]} is not finished" if missing else "all of theirs is drawn"
+        raise ValueError(
+            f"{root} was begun on {began} hosts or shards and can only go on with as many, not "
+            f"{count}: {least}. Use a fresh --workdir, or as many as before."
+        )
+    return Share(index, count, taken=began)
+
+
+def _part(folder: pathlib.Path, index: int) -> pathlib.Path:
+    return folder / f"part-{index:05d}.jsonl"

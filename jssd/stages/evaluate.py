@@ -32,7 +32,7 @@ def check(run: Run) -> None:
 
 
 def run(run: Run) -> None:
-    """Draws, grades and scores what is missing, then compares."""
+    """Draws, grades and scores what is missing, then compares. A shard only draws."""
     config = run.config.evaluate
     settings = context.section(run.config, "model", "evaluate")
     del settings["evaluate"]["workers"]  # Changes no verdict.
@@ -41,6 +41,8 @@ def run(run: Run) -> None:
     comparisons = run.workdir / "eval" / "comparisons.json"
     if comparisons.exists():
         return
+    places = [cell(run.workdir, name, law.name, model) for model, name, law in _cells(config)]
+    share = drawing.share(run, run.workdir / "eval", places)
     box = sandbox.open_sandbox(config.sandbox, ways.this_interpreter(config.packages))
     found = {name: catalogue.find(name, config) for name in config.benchmarks}
     with run.writer("eval") as writer:
@@ -48,7 +50,9 @@ def run(run: Run) -> None:
         for bench in found.values():
             writer.line(bench.told)
         for model in MODELS:
-            _draw(run, model, found, writer)
+            _draw(run, share, model, found, writer)
+        if run.config.shard:
+            return
         for model, name, law in _cells(config):
             about = {"benchmark": name, "decode": dataclasses.asdict(law), "model": model}
             told, place = (
@@ -96,12 +100,14 @@ def ask(bench: Benchmark, template: str, tokenizer: Tokenizer) -> list[prompts.P
     return prompts.build(to_problems(bench.tasks), PromptsConfig(template=template), tokenizer)
 
 
-def _draw(run: Run, model: str, found: dict[str, Benchmark], writer: Writer) -> None:
+def _draw(
+    run: Run, share: drawing.Share, model: str, found: dict[str, Benchmark], writer: Writer
+) -> None:
     config = run.config.evaluate
     open_cells = [
         (cell(run.workdir, name, law.name, model), name, law)
         for who, name, law in _cells(config)
-        if who == model and not drawing.part(cell(run.workdir, name, law.name, model)).exists()
+        if who == model and not share.is_drawn(cell(run.workdir, name, law.name, model))
     ]
     if not open_cells:
         return
@@ -124,8 +130,8 @@ def _draw(run: Run, model: str, found: dict[str, Benchmark], writer: Writer) -> 
     for place, name, law in open_cells:
         writer.line(f"{model} on {name} at {law.name}")
         drawer.draw(
-            drawing.part(place),
-            drawing.mine(asked[name]),
+            share.part(place),
+            share.mine(asked[name]),
             Sampling(law.temperature, law.top_k, law.top_p, law.min_p),
             n=num_samples(config, law.temperature),
             max_new_tokens=config.max_new_tokens,

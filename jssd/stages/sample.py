@@ -1,11 +1,14 @@
 """Stage sample: draws one answer per prompt from the frozen model into `samples/`."""
 
 import pathlib
+from collections.abc import Sequence
 
 import jax
 
 from jssd.data import filters, prompts, samples
+from jssd.data.tokenizer import Tokenizer
 from jssd.evals import benchmarks
+from jssd.metrics import Writer
 from jssd.sampling.request import Sampling
 from jssd.stages import context, drawing
 from jssd.stages.context import Run
@@ -14,45 +17,33 @@ from jssd.weights.fingerprint import fingerprint
 
 def run(run: Run) -> None:
     """Draws what is missing, then writes `samples/manifest.json`: counts, settings, weights' name,
-    histograms and checksums. Returns at once when it is there."""
+    histograms and checksums. Returns at once when it is there. A shard only draws."""
     config, folder = run.config, run.workdir / "samples"
     settings = context.section(config, "model", "prompts", "sampling")
     settings["cache_dtype"] = config.engine.cache_dtype  # It changes what is drawn from.
     context.freeze_settings(folder, settings)
     if (folder / samples.MANIFEST).exists():
         return
-    _keep_hosts(folder)
+    share = drawing.share(run, folder, [folder])
     with run.writer("samples") as writer:
         tokenizer = run.tokenizer()
         problems, counts = prompts.select(_problems(config.prompts), config.prompts)
         asked = prompts.build(problems, config.prompts, tokenizer)
         counts["prompts"] = len(asked)
         writer.line("prompts: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
-
-        law = config.sampling
-        longest = max(len(prompt.token_ids) for prompt in asked) + law.max_new_tokens
-        with jax.set_mesh(run.mesh):
-            cfg, params = run.load(run.base_folder())
-            name = fingerprint(params, cfg.vocab_size)
-        drawer = drawing.Drawer(
-            context.for_decoding(params, cfg, run.mesh), cfg, tokenizer, config.engine,
-            fingerprint=name, longest=longest, dtype=context.as_dtype(config.model.compute_dtype),
-        )  # fmt: skip
-        drawer.draw(
-            drawing.part(folder),
-            drawing.mine(asked),
-            Sampling(law.temperature, law.top_k, law.top_p, law.min_p),
-            n=law.n,
-            max_new_tokens=law.max_new_tokens,
-            seed=law.seed,
-            writer=writer,
-        )
+        if share.taken:
+            writer.line(f"{folder}: drawn in {share.taken} shares, all there")
+        else:
+            _draw(run, share, asked, tokenizer, writer)
+        if config.shard:
+            return
         context.wait_for_all("all hosts have drawn their samples")
-        stats = filters.stats(samples.read_folder(folder))
+        drawn = samples.read_folder(folder)
+        stats = filters.stats(drawn)
         writer.line(filters.describe(stats))
         manifest = {
             "settings": settings,
-            "fingerprint": name,
+            "fingerprint": _fingerprint(folder, drawn),
             "prompts": counts,
             "samples": stats,
             "parts": samples.list_parts(folder),
@@ -61,16 +52,42 @@ def run(run: Run) -> None:
     context.wait_for_all("the manifest of the samples is written")
 
 
-def _keep_hosts(folder: pathlib.Path) -> None:
-    """Each host draws every so-manieth prompt into a file of its own: their number must stay."""
-    path, now = folder / "hosts.json", jax.process_count()
-    began = context.read_json(path)["hosts"] if path.exists() else now
-    if began != now:
+def _draw(
+    run: Run,
+    share: drawing.Share,
+    asked: Sequence[prompts.Prompt],
+    tokenizer: Tokenizer,
+    writer: Writer,
+) -> None:
+    config, law = run.config, run.config.sampling
+    longest = max(len(prompt.token_ids) for prompt in asked) + law.max_new_tokens
+    with jax.set_mesh(run.mesh):
+        cfg, params = run.load(run.base_folder())
+        name = fingerprint(params, cfg.vocab_size)
+    drawer = drawing.Drawer(
+        context.for_decoding(params, cfg, run.mesh), cfg, tokenizer, config.engine,
+        fingerprint=name, longest=longest, dtype=context.as_dtype(config.model.compute_dtype),
+    )  # fmt: skip
+    drawer.draw(
+        share.part(run.workdir / "samples"),
+        share.mine(asked),
+        Sampling(law.temperature, law.top_k, law.top_p, law.min_p),
+        n=law.n,
+        max_new_tokens=law.max_new_tokens,
+        seed=law.seed,
+        writer=writer,
+    )
+
+
+def _fingerprint(folder: pathlib.Path, drawn: list[samples.Sample]) -> str:
+    """The name of the weights that all samples were drawn from."""
+    names = sorted({sample.fingerprint for sample in drawn})
+    if len(names) > 1:
         raise ValueError(
-            f"{folder} was begun on {began} hosts and can only go on with as many, not {now}. Use "
-            "a fresh --workdir, or as many processes as before."
+            f"{folder} holds samples of {len(names)} models ({', '.join(names)}). Use a fresh "
+            "--workdir."
         )
-    context.write_json(path, {"hosts": now})
+    return names[0]
 
 
 def _problems(config) -> list[prompts.Problem]:

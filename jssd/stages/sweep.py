@@ -36,6 +36,8 @@ from jssd.stages.context import Run
 from jssd.weights.checkpoint import Checkpointer
 from jssd.weights.fingerprint import fingerprint
 
+_ALL = drawing.Share(0, 1)  # One process draws everything.
+
 
 def run(run: Run) -> None:
     """Trains, draws, grades and predicts what is missing, then sums up.
@@ -100,7 +102,7 @@ def _undrawn(run: Run, model: grids.Model) -> list[grids.Cell]:
     return [
         cell
         for cell in grids.cells(run.config, model)
-        if not drawing.part(cell.place(run.workdir)).exists()
+        if not _ALL.is_drawn(cell.place(run.workdir))
     ]
 
 
@@ -144,8 +146,8 @@ def _decode(
         for cell in _undrawn(run, model):
             writer.line(f"drawing {cell.told}")
             drawer.draw(
-                drawing.part(cell.place(run.workdir)),
-                drawing.mine(asked[cell.benchmark]),
+                _ALL.part(cell.place(run.workdir)),
+                _ALL.mine(asked[cell.benchmark]),
                 cell.law,
                 n=evaluate.num_samples(config, cell.law.temperature),
                 max_new_tokens=config.max_new_tokens,

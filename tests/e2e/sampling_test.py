@@ -1,5 +1,6 @@
 """Long sampling jobs: ended at random, and spread over hosts."""
 
+import json
 import random
 import signal
 import subprocess
@@ -62,9 +63,66 @@ def test_hosts_draw_their_own_prompts_and_together_the_same_samples(straight, ti
     assert both == sorted((straight / PART).read_bytes().splitlines())
     # Alone, the job can't be taken over: the other host's file would never be finished.
     (tmp_path / "samples/manifest.json").unlink()
+    last = tmp_path / "samples/part-00001.jsonl"
+    last.rename(tmp_path / "samples/part-00001.jsonl.partial")
     alone = conftest.cli(tiny, tmp_path, *JOB)
     assert alone.returncode == 2 and "was begun on 2 hosts" in alone.stderr
     assert len(alone.stderr.strip().splitlines()) == 1
+
+
+def test_shards_that_know_nothing_of_each_other_draw_the_same_samples(straight, tiny, tmp_path):
+    shard = lambda text: conftest.cli(tiny, tmp_path, *JOB, f"--config.shard={text}")
+    for text in ("1/2", "1/2", "0/2"):  # In any order, and again.
+        done = shard(text)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert not (tmp_path / "samples/manifest.json").exists()
+        if text == "1/2":
+            early = conftest.cli(tiny, tmp_path, *JOB)
+            assert early.returncode == 2 and "begun on 2 hosts or shards" in early.stderr
+    parts = [(tmp_path / f"samples/part-0000{i}.jsonl").read_bytes() for i in range(2)]
+    both = sorted(b"".join(parts).splitlines())
+    assert both == sorted((straight / PART).read_bytes().splitlines())
+    other = shard("0/3")
+    assert other.returncode == 2 and "can only go on with as many, not 3" in other.stderr
+    done = conftest.cli(tiny, tmp_path, *JOB)
+    assert done.returncode == 0 and "drawn in 2 shares, all there" in done.stdout
+    manifests = [
+        json.loads((folder / "samples/manifest.json").read_text())
+        for folder in (tmp_path, straight)
+    ]
+    for manifest in manifests:
+        assert sum(part["records"] for part in manifest.pop("parts")) == 200
+    assert manifests[0] == manifests[1]
+
+
+def test_evaluation_is_drawn_in_shards_and_graded_whole(tiny, tmp_path):
+    whole, split = tmp_path / "whole", tmp_path / "split"
+    done = conftest.cli(tiny, whole, "--stages=sample,sft,export,evaluate")
+    assert done.returncode == 0, done.stdout + done.stderr
+    split.mkdir()
+    (split / "export").symlink_to(whole / "export")
+    shards = [
+        subprocess.Popen(
+            conftest.command(tiny, split, "--stages=evaluate", f"--config.shard={i}/2"),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=conftest.cpu_devices(),
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    conftest.finish_hosts(shards)  # At the same time: neither is in the other's way.
+    assert not list((split / "eval").rglob("scores.json"))
+    done = conftest.cli(tiny, split, "--stages=evaluate")
+    assert done.returncode == 0, done.stdout + done.stderr
+    name = "eval/comparisons.json"
+    assert (split / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_shard_of_what_is_not_independent_is_refused(tiny, tmp_path):
+    for flags, told in (
+        (("--config.shard=2/2", "--stages=sample"), "must be '' or say which of how many"),
+        (("--config.shard=0/2", "--stages=sample,sft"), "is for --stages=sample or evaluate only"),
+    ):
+        done = conftest.cli(tiny, tmp_path, *flags)
+        assert done.returncode == 2 and told in done.stderr
 
 
 def test_strict_mode_writes_the_same_file_for_any_number_of_slots(tiny, tmp_path):

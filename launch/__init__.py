@@ -1,0 +1,1 @@
+"""What starts jssd on clusters: see README.md here."""

@@ -1,0 +1,130 @@
+"""Sets of XLA flags by chip, as data: what for, whose, as of when, and what may go wrong.
+
+    python -m launch.flags v6e dense        prints the variable to export
+
+The shortest list that is safe is the default. A name that the compiler doesn't know ends the
+process at its start, so a test starts libtpu and jaxlib with every set.
+"""
+
+import dataclasses
+import shlex
+import sys
+
+
+@dataclasses.dataclass(frozen=True)
+class FlagSet:
+    """Flags that belong together.
+
+    Attributes:
+      chips: keys of `jssd.plan.hardware.CHIPS`.
+      variable: of the environment.
+      default: whether manifests for these chips have it.
+      source: who says so.
+      date: of the source, as year-month.
+      risk: what may go wrong.
+      several_slices: for runs of several TPU slices only.
+    """
+
+    name: str
+    chips: tuple[str, ...]
+    variable: str
+    flags: tuple[str, ...]
+    default: bool
+    purpose: str
+    source: str
+    date: str
+    risk: str
+    several_slices: bool = False
+
+
+_TPUS = ("v5e", "v5p", "v6e", "tpu7x")
+SETS = (
+    FlagSet(
+        "no_reduce_offload", ("tpu7x",), "LIBTPU_INIT_ARGS",
+        (
+            "--xla_tpu_enable_sparse_core_collective_offload_all_reduce=false",
+            "--xla_tpu_enable_sparse_core_collective_offload_reduce_scatter=false",
+        ),
+        default=True,
+        purpose="sums between chips stay off the SparseCores",
+        source="apple/axlearn compiler_options.py: abnormal losses with them in JAX 0.8.3, in "
+        "fine-tuning too; Google's recipes switch them on",
+        date="2026-02",
+        risk="slower than it could be, until a run with equal losses says otherwise",
+    ),
+    FlagSet(
+        "slices", _TPUS, "LIBTPU_INIT_ARGS",
+        (
+            "--megascale_error_reporter_abort_on_hang=true",
+            "--megascale_error_reporter_abort_on_error=true",
+            "--megascale_graph_hang_threshold=10m",
+        ),
+        default=True,
+        purpose="a network between slices that hangs ends the process, and the job starts again",
+        source="apple/axlearn compiler_options.py",
+        date="2026-02",
+        risk="a step longer than ten minutes would be taken for a hang",
+        several_slices=True,
+    ),
+    FlagSet(
+        "dense", ("v6e",), "LIBTPU_INIT_ARGS",
+        (
+            "--xla_tpu_scoped_vmem_limit_kib=98304",
+            "--xla_tpu_enable_async_collective_fusion=true",
+            "--xla_tpu_enable_async_collective_fusion_fuse_all_gather=true",
+            "--xla_tpu_enable_async_collective_fusion_multiple_steps=true",
+            "--xla_tpu_overlap_compute_collective_tc=true",
+            "--xla_enable_async_all_gather=true",
+        ),
+        default=False,
+        purpose="collectives run beside matmuls",
+        source="AI-Hypercomputer/maxtext, apple/axlearn",
+        date="2026-02",
+        risk="compiles several times as long",
+    ),
+    FlagSet(
+        "overlap", ("b200", "h200"), "XLA_FLAGS",
+        (
+            "--xla_gpu_enable_latency_hiding_scheduler=true",
+            "--xla_gpu_nccl_termination_timeout_seconds=600",
+        ),
+        default=True,
+        purpose="collectives run beside matmuls; one that hangs ends the process",
+        source="NVIDIA/JAX-Toolbox; marin-community/marin 7350",
+        date="2026-08",
+        risk="more memory; the time-out does not see every hang (jax 38503)",
+    ),
+)  # fmt: skip
+# The process would not start: names that copied flag sets still have, but jaxlib 0.10.2 hasn't.
+OBSOLETE = (
+    "xla_gpu_graph_level",
+    "xla_gpu_enable_async_collectives",
+    "xla_gpu_enable_triton_softmax_fusion",
+    "xla_gpu_enable_nccl_per_stream_comms",
+    "xla_gpu_enable_custom_fusions",
+)
+
+
+def environment(chip: str, slices: int = 1) -> dict[str, str]:
+    """The default flags of a chip, by the variable they go in."""
+    found: dict[str, str] = {}
+    for one in SETS:
+        if one.default and chip in one.chips and (slices > 1 or not one.several_slices):
+            found[one.variable] = " ".join((*found.get(one.variable, "").split(), *one.flags))
+    return found
+
+
+def main(argv: list[str]) -> int:
+    """Prints `export NAME=FLAGS` for a chip and a set of it."""
+    known = {f"{chip} {one.name}": one for one in SETS for chip in one.chips}
+    one = known.get(" ".join(argv))
+    if one is None:
+        pairs = ", ".join(sorted(known))
+        print(f"flags: give a chip and a set of it, one of: {pairs}.", file=sys.stderr)
+        return 2
+    print(f"export {one.variable}={shlex.quote(' '.join(one.flags))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
