@@ -82,8 +82,8 @@ class Run:
         return hf.load(folder, dtype=as_dtype(dtype or self.config.model.dtype))
 
     def writer(self, stage: str) -> Writer:
-        """The log of one stage; silent on all processes but the first. A shard has its own, which no
-        tracker sees: it only draws."""
+        """The log of one stage; silent on all processes but the first. A shard has its own, and
+        no tracker sees it: it only draws."""
         first, names = jax.process_index() == 0, self.config.trackers
         if self.config.shard:
             folder = self.workdir / stage / f"shard-{self.config.shard.partition('/')[0]}"
