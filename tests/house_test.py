@@ -35,19 +35,32 @@ FLOORS = {
     "evals": 1,
     "model": 1,
     "config": 0,
+    "goodput": 0,
     "jsonl": 0,
     "metrics": 0,
+    "owner": 0,
+    "phases": 0,
     "presets": 0,
+    "processes": 0,
     "rules": 0,
     "section_rules": 0,
     "sharding": 0,
+    "status": 5,
+    "survival": 0,
 }
 ON_ITS_OWN_FLOOR = {  # Floor 0 is the ground: these files build on one another.
+    ("goodput", "phases"),
+    ("owner", "survival"),
     ("presets", "config"),
+    ("processes", "config"),
+    ("processes", "phases"),
+    ("processes", "survival"),
     ("rules", "config"),
     ("rules", "section_rules"),
     ("section_rules", "config"),
     ("sharding", "config"),
+    ("survival", "config"),
+    ("survival", "phases"),
 }
 NUMPY_ONLY = ("data", "evals")
 HEAVY = {"jax", "jaxlib", "flax", "optax", "orbax", "torch", "tensorflow", "transformers"}

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jssd import phases
 from jssd.model import config as model_config
 from jssd.model import transformer
 from jssd.weights import card, checksums, names, settings
@@ -70,6 +71,7 @@ def load(
             sharding = names.get(shardings, row.path)
         leaves[row.path] = _load_row(files, row, cfg, dtype, sharding)
         files.release()
+        phases.beat()
     return cfg, names.nest(leaves)
 
 
@@ -248,6 +250,7 @@ def _plan(params: dict, cfg, source: TensorFiles, dtype) -> dict[str, Planned]:
 
 def _fetch(params: dict, row: names.Row, place: tuple[int, ...]) -> np.ndarray:
     """One HF tensor on the host, in the dtype of params. On many hosts all must call it."""
+    phases.beat()
     leaf = names.get(params, row.path)
     if isinstance(leaf, np.ndarray):
         return names.to_hf(row, leaf[place])
