@@ -57,13 +57,14 @@ class Goodput:
 
 def read(folders: Iterable[pathlib.Path]) -> Goodput | None:
     """The sum over the ledgers of runs; None where no folder has one."""
-    seconds: collections.Counter[str] = collections.Counter()
+    seconds: dict[str, float] = collections.defaultdict(float)
     starts = 0
     for folder in folders:
         path = folder / LEDGER
         if path.exists():
             found = _sum_up(_entries(path))
-            seconds.update(found.seconds)
+            for name, spent in found.seconds.items():
+                seconds[name] += spent
             starts += found.starts
     return Goodput(dict(seconds), starts) if starts else None
 
@@ -77,35 +78,34 @@ def _entries(path: pathlib.Path) -> Iterable[dict]:
 
 
 def _sum_up(entries: Iterable[dict]) -> Goodput:
-    seconds: collections.Counter[str] = collections.Counter()
-    open_seconds: collections.Counter[str] = collections.Counter()  # Of phases not kept yet.
-    open_steps: list[tuple[int, int, float]] = []  # Last step, how many, seconds.
+    seconds: dict[str, float] = collections.defaultdict(float)
+    unsaved: dict[str, float] = collections.defaultdict(float)  # Seconds of phases not kept yet.
+    steps: list[tuple[int, int, float]] = []  # Not kept yet: the last step, how many, seconds.
     starts = 0
+
+    def lose(phase: str, lost: float) -> None:
+        seconds[phase] -= lost
+        seconds[LOST] += lost
+
     for entry in entries:
-        name = entry.get("phase")
-        if name is not None:
-            seconds[name if name in PHASES else "init"] += entry["seconds"]
-            if name in _UNSAVED:
-                open_seconds[name] += entry["seconds"]
-            elif name == "step" and entry["steps"]:
-                open_steps.append((entry["step"], entry["steps"], entry["seconds"]))
-        elif entry["event"] == "kept":
-            open_seconds[entry["phase"]] = 0.0
-            if entry["phase"] == "step":
-                open_steps.clear()
-        elif entry["event"] == "started":
+        event, phase = entry.get("event"), entry.get("phase", "")
+        if event is None:
+            seconds[phase if phase in PHASES else "init"] += entry["seconds"]
+            if phase in _UNSAVED:
+                unsaved[phase] += entry["seconds"]
+            elif phase == "step" and entry["steps"]:
+                steps.append((entry["step"], entry["steps"], entry["seconds"]))
+        elif event == "kept":
+            unsaved.pop(phase, None)
+            if phase == "step":
+                steps.clear()
+        elif event == "started":
             starts += 1
-            for phase, lost in open_seconds.items():
-                _lose(seconds, phase, lost)
-            open_seconds.clear()
-        elif entry["event"] == "restored":
-            for step, count, spent in open_steps:
-                undone = min(max(step - entry["step"], 0), count)
-                _lose(seconds, "step", spent * undone / count)
-            open_steps.clear()
+            for name, lost in unsaved.items():
+                lose(name, lost)
+            unsaved.clear()
+        elif event == "restored":
+            for step, count, spent in steps:
+                lose("step", spent * min(max(step - entry["step"], 0), count) / count)
+            steps.clear()
     return Goodput(dict(seconds), starts)
-
-
-def _lose(seconds: collections.Counter[str], phase: str, lost: float) -> None:
-    seconds[phase] -= lost  # pyright: ignore[reportArgumentType]
-    seconds[LOST] += lost  # pyright: ignore[reportArgumentType]

@@ -68,6 +68,7 @@ def main(argv: list[str]) -> None:
             )
         _leave_absent_hardware_alone()
         guard.configure(_CONFIG.value.survival, _workdir())
+        _check_stages(_CONFIG.value, stages)  # A mistake waits for nobody.
         _join_processes(_CONFIG.value, guard)
         run_stages(_CONFIG.value, _workdir(), stages)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
@@ -81,12 +82,8 @@ def main(argv: list[str]) -> None:
     except Exception:
         if guard.count == 1:
             raise
-        # Perhaps another process is gone, which JAX finds out after survival.heartbeat seconds and
-        # ends this one by SIGABRT. If not, the error is this process's own.
         traceback.print_exc()
-        guard.depart(
-            survival.FAILED, "see its traceback", wait=_CONFIG.value.survival.heartbeat + 10
-        )
+        guard.failed()
     guard.finish()
 
 
@@ -137,10 +134,7 @@ def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None
     Raises:
       ValueError: an unknown stage, a broken config, or a work directory of another experiment.
     """
-    validate(config, stages)
-    unknown = [stage for stage in stages if stage not in STAGES]
-    if unknown:
-        raise ValueError(f"--stages={','.join(unknown)} must be of {','.join(STAGES)}.")
+    _check_stages(config, stages)
     workdir.mkdir(parents=True, exist_ok=True)
     for stage in ("toy", "plan"):  # They hold no devices, and no run of theirs.
         if stage in stages:
@@ -155,6 +149,13 @@ def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None
         return
     with owner.owned(workdir) if survival.rank() == 0 else contextlib.nullcontext():
         _run_stages(config, workdir, stages)
+
+
+def _check_stages(config: Config, stages: list[str]) -> None:
+    validate(config, stages)
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown:
+        raise ValueError(f"--stages={','.join(unknown)} must be of {','.join(STAGES)}.")
 
 
 def _run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:

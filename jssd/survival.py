@@ -30,6 +30,7 @@ HEARTBEAT_SECONDS = 5.0  # Between two writings of a heartbeat file.
 STALE_SECONDS = 30.0  # A heartbeat file older than that is one of a process that is no more.
 _IDLE_SECONDS = 3.0  # For work without anything to lose to stop by itself.
 _TICK = 0.25
+_LISTEN_SECONDS = 1.0
 _KEY = "jssd/end"  # In the coordination service: why the job ends.
 
 
@@ -50,7 +51,9 @@ class Guard:
         self._limits = SurvivalConfig()
         self._folder: pathlib.Path | None = None
         self._client: Any = None  # Of JAX's coordination service, on several processes.
-        self._coordinated = threading.Lock()
+        self._listener: threading.Thread | None = None
+        self._finished = threading.Event()
+        self._leaving = threading.Lock()
         self._began = time.time()
         self._written = 0.0
         self._stop_at: float | None = None  # When SIGTERM came, here or at another process.
@@ -71,13 +74,18 @@ class Guard:
     def configure(self, limits: SurvivalConfig, folder: pathlib.Path) -> None:
         """From now on with these limits, and with a heartbeat file in `folder`."""
         self._limits, self._folder = limits, folder
+        self._written = 0.0
 
     def join(self, rank: int, count: int, client: Any = None) -> None:
         """Says which process this is; `client`, once there, lets processes tell one another."""
         self.rank, self.count = rank, count
+        self._written = 0.0
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
         if client is not None:
             self._client = client
-            threading.Thread(target=self._listen, name="survival-listen", daemon=True).start()
+            self._listener = threading.Thread(target=self._listen, name="listen", daemon=True)
+            self._listener.start()
 
     def stopping(self) -> bool:
         """Whether this process or another was told to stop."""
@@ -85,6 +93,9 @@ class Guard:
 
     def finish(self) -> None:
         """The work is done: nothing is watched any more, and no heartbeat is left."""
+        self._finished.set()
+        if self._listener is not None:
+            self._listener.join()  # A thread inside of JAX would abort the interpreter's end.
         folder, self._folder = self._folder, None
         self._limits = SurvivalConfig(start=0, grace=self._limits.grace)
         if folder is not None:
@@ -95,7 +106,7 @@ class Guard:
 
         Without joining in JAX's own shutdown: that waits minutes for a process that is hung.
         """
-        self._coordinated.acquire()  # Whoever comes second waits for the end.
+        self._leaving.acquire()  # Whoever comes second waits for the end.
         if self._client is not None:
             self._tell(code, reason)
             with contextlib.suppress(Exception):
@@ -118,12 +129,12 @@ class Guard:
 
     def _listen(self) -> None:
         """Waits for another process to say that the job ends."""
-        while True:
-            try:
-                said = self._client.blocking_key_value_get(_KEY, 10_000)
-                break
-            except Exception:
-                time.sleep(_TICK)  # Nobody said so.
+        said = ""
+        while not said:
+            if self._finished.wait(_LISTEN_SECONDS):
+                return
+            with contextlib.suppress(Exception):  # Nobody said so: the key is not there.
+                said = self._client.key_value_try_get(_KEY)
         code, rank, reason = said.split(" ", 2)
         if int(rank) == self.rank:
             return
@@ -182,6 +193,16 @@ class Guard:
         """Ends the process after `Stopped`."""
         began = self._stop_at or time.monotonic()
         self.depart(PREEMPTED, wait=max(1.0, began + self._limits.grace - time.monotonic()))
+
+    def failed(self) -> NoReturn:
+        """Ends one process of several after an unexpected error.
+
+        Perhaps it comes from another process that is gone: JAX finds that out after
+        `survival.heartbeat` seconds and ends this one by SIGABRT. If it does not, the error is this
+        process's own.
+        """
+        self._finished.wait(self._limits.heartbeat + 10)
+        self.depart(FAILED, "an unexpected error: see its traceback")
 
     def interrupted(self) -> NoReturn:
         """Ends the process after Ctrl-C."""
