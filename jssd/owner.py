@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import filelock
 
-from jssd import survival
+from jssd import heartbeats, survival
 
 LOCK = ".lock"
 
@@ -38,7 +38,7 @@ def owned(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def _told(workdir: pathlib.Path) -> str:
-    owner = next(iter(survival.read_heartbeats(workdir)), None)
+    owner = next(iter(heartbeats.read(workdir)), None)
     who = f"process {owner['pid']} on {owner['host']}" if owner else "another process"
     return (
         f"{workdir} is in use by {who}. Wait for it or end it, or give this run another --workdir."
@@ -50,7 +50,7 @@ def _beats_elsewhere(workdir: pathlib.Path) -> bool:
     first = _heartbeat(workdir)
     if first is None or first["ended"] is not None or first["host"] == socket.gethostname():
         return False
-    while time.time() - first["time"] < survival.STALE_SECONDS:
+    while time.time() - first["time"] < heartbeats.STALE_SECONDS:
         time.sleep(1.0)
         survival.check()
         now = _heartbeat(workdir)
@@ -62,5 +62,5 @@ def _beats_elsewhere(workdir: pathlib.Path) -> bool:
 
 
 def _heartbeat(workdir: pathlib.Path) -> dict | None:
-    found = [entry for entry in survival.read_heartbeats(workdir) if entry["rank"] == 0]
+    found = [entry for entry in heartbeats.read(workdir) if entry["rank"] == 0]
     return found[0] if found else None

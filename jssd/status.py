@@ -8,7 +8,7 @@ import pathlib
 import sys
 import time
 
-from jssd import goodput, survival
+from jssd import goodput, heartbeats, survival
 from jssd.config import PIPELINE
 
 _DONE = {
@@ -71,14 +71,14 @@ def describe(workdir: pathlib.Path) -> list[str]:
 
 def running(workdir: pathlib.Path) -> str:
     """Who is at work there, or what is left of who was."""
-    found = survival.read_heartbeats(workdir)
+    found = heartbeats.read(workdir)
     if not found:
         return "nobody is at work"
     now = time.time()
     fresh = [
         entry
         for entry in found
-        if entry["ended"] is None and now - entry["time"] < survival.STALE_SECONDS
+        if entry["ended"] is None and now - entry["time"] < heartbeats.STALE_SECONDS
     ]
     if fresh:
         told = "; ".join(

@@ -10,7 +10,6 @@ the process by itself. All processes of a job end together, with one code.
 
 import contextlib
 import faulthandler
-import json
 import os
 import pathlib
 import select
@@ -22,12 +21,10 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from jssd import phases
+from jssd import heartbeats, phases
 from jssd.config import SurvivalConfig
 
 FAILED, MISTAKE, PREEMPTED, INTERRUPTED, HUNG = 1, 2, 42, 130, 140
-HEARTBEAT_SECONDS = 5.0  # Between two writings of a heartbeat file.
-STALE_SECONDS = 30.0  # A heartbeat file older than that is one of a process that is no more.
 _IDLE_SECONDS = 3.0  # For work without anything to lose to stop by itself.
 _TICK = 0.25
 _LISTEN_SECONDS = 1.0
@@ -99,7 +96,7 @@ class Guard:
         folder, self._folder = self._folder, None
         self._limits = SurvivalConfig(start=0, grace=self._limits.grace)
         if folder is not None:
-            heartbeat_path(folder, self.rank).unlink(missing_ok=True)
+            heartbeats.path(folder, self.rank).unlink(missing_ok=True)
 
     def depart(self, code: int, reason: str = "", *, wait: float = 5.0) -> NoReturn:
         """Ends this process with `code`, with the others if they come within `wait` seconds.
@@ -152,7 +149,7 @@ class Guard:
                 for number in os.read(self._wake_read, 64):
                     self._take(number)
             now = time.monotonic()
-            if now - self._written >= HEARTBEAT_SECONDS:
+            if now - self._written >= heartbeats.SECONDS:
                 self._written = now
                 self._beat()
             view = phases.current()
@@ -218,7 +215,7 @@ class Guard:
             f"{limit:g} s (survival.{_field(self._limits, view.name)}), last at step {view.step}"
         )
         if view.name == "join" and self._folder is not None:
-            absent = ", ".join(map(str, missing(self._folder, self.count, self._began)))
+            absent = ", ".join(map(str, heartbeats.missing(self._folder, self.count, self._began)))
             told = (
                 f"not all of {self.count} processes came within survival.join={limit:g} s. "
                 f"Without a heartbeat in {self._folder}: {absent or 'none, so look at the network'}"
@@ -243,35 +240,8 @@ class Guard:
             "seconds_since_progress": round(time.monotonic() - view.beat, 1),
             "ended": ended,
         }
-        path = heartbeat_path(self._folder, self.rank)
-        beside = path.with_name(path.name + ".tmp")
         with contextlib.suppress(OSError):  # A full disk is told by the work, not by its watchdog.
-            beside.write_text(json.dumps(entry) + "\n", encoding="utf-8")
-            os.replace(beside, path)
-
-
-def heartbeat_path(folder: pathlib.Path, rank: int) -> pathlib.Path:
-    """The file that process `rank` of a job writes every few seconds while it lives."""
-    return folder / f"heartbeat-{rank}.json"
-
-
-def read_heartbeats(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """The heartbeat files of a work directory, by rank; broken ones are left out."""
-    found = []
-    for path in folder.glob("heartbeat-*.json"):
-        with contextlib.suppress(OSError, ValueError):
-            found.append(json.loads(path.read_text(encoding="utf-8")))
-    return sorted(found, key=lambda entry: entry["rank"])
-
-
-def missing(folder: pathlib.Path, count: int, since: float) -> list[int]:
-    """The processes of which no heartbeat is newer than `since` (seconds of the epoch)."""
-    alive = {
-        entry["rank"]
-        for entry in read_heartbeats(folder)
-        if entry["time"] >= since - STALE_SECONDS and entry["ended"] is None
-    }
-    return sorted(set(range(count)) - alive)
+            heartbeats.write(self._folder, entry)
 
 
 def limit_of(limits: SurvivalConfig, phase: str) -> float:

@@ -24,7 +24,8 @@ def test_steps_after_the_checkpoint_gone_on_from_are_lost(tmp_path):
     found = _ledger(
         tmp_path,
         STARTED, {"event": "restored", "step": 0}, _step(40.0, 4, 4), _step(40.0, 8, 4),
-        STARTED, {"event": "restored", "step": 6}, _step(20.0, 8, 2), {"event": "kept", "phase": "step"},
+        STARTED, {"event": "restored", "step": 6}, _step(20.0, 8, 2),
+        {"event": "kept", "phase": "step"},
         STARTED, {"event": "restored", "step": 0},  # Another student of a sweep: nothing is lost.
     )  # fmt: skip
     assert found.starts == 3
@@ -63,16 +64,15 @@ def test_a_phase_owns_its_time_and_compiles_until_the_first_sign_of_life(tmp_pat
     def work(seconds):
         now[0] += seconds
 
-    with phases.ledger(tmp_path):
-        with phases.phase("sample", first="compile"):
-            work(7)
-            assert phases.current().name == "compile"
-            phases.beat()
-            work(2)
-            with phases.phase("save"):
-                work(1)
-            work(3)
-            assert phases.current().name == "sample" and phases.current().beat == 110.0
+    with phases.ledger(tmp_path), phases.phase("sample", first="compile"):
+        work(7)
+        assert phases.current().name == "compile"
+        phases.beat()
+        work(2)
+        with phases.phase("save"):
+            work(1)
+        work(3)
+        assert phases.current().name == "sample" and phases.current().beat == 110.0
     spent = {name: phases.total(name) - before[name] for name in before}
     assert spent == {"compile": 7.0, "sample": 5.0, "save": 1.0}
     found = goodput.read([tmp_path])

@@ -36,6 +36,7 @@ FLOORS = {
     "model": 1,
     "config": 0,
     "goodput": 0,
+    "heartbeats": 0,
     "jsonl": 0,
     "metrics": 0,
     "owner": 0,
@@ -50,6 +51,7 @@ FLOORS = {
 }
 ON_ITS_OWN_FLOOR = {  # Floor 0 is the ground: these files build on one another.
     ("goodput", "phases"),
+    ("owner", "heartbeats"),
     ("owner", "survival"),
     ("presets", "config"),
     ("processes", "config"),
@@ -60,6 +62,7 @@ ON_ITS_OWN_FLOOR = {  # Floor 0 is the ground: these files build on one another.
     ("section_rules", "config"),
     ("sharding", "config"),
     ("survival", "config"),
+    ("survival", "heartbeats"),
     ("survival", "phases"),
 }
 NUMPY_ONLY = ("data", "evals")

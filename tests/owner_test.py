@@ -5,12 +5,12 @@ import time
 
 import pytest
 
-from jssd import owner, survival
+from jssd import heartbeats, owner
 
 
 def _heartbeat(folder, **changes):
     entry = {"rank": 0, "host": "another", "pid": 7, "time": time.time(), "ended": None} | changes
-    survival.heartbeat_path(folder, 0).write_text(json.dumps(entry))
+    heartbeats.path(folder, 0).write_text(json.dumps(entry))
 
 
 def test_the_second_is_refused_until_the_first_lets_go(tmp_path):
@@ -41,4 +41,4 @@ def test_a_job_that_falls_silent_is_waited_for_and_then_not_in_the_way(tmp_path,
     monkeypatch.setattr(owner.time, "time", lambda: now[0])
     monkeypatch.setattr(owner.time, "sleep", lambda seconds: now.append(now.pop() + seconds))
     with owner.owned(tmp_path):
-        assert now[0] - began >= survival.STALE_SECONDS
+        assert now[0] - began >= heartbeats.STALE_SECONDS

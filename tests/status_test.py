@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from jssd import status, survival
+from jssd import heartbeats, status
 from jssd.config import Config, to_dict
 
 
@@ -32,7 +32,7 @@ def _heartbeat(folder, **changes):
         "rank": 0, "count": 2, "host": "h", "pid": 7, "began": 0.0, "time": time.time(),
         "phase": "step", "step": 510, "seconds_since_progress": 1.0, "ended": None,
     } | changes  # fmt: skip
-    _write(survival.heartbeat_path(folder, entry["rank"]), json.dumps(entry))
+    _write(heartbeats.path(folder, entry["rank"]), json.dumps(entry))
 
 
 def test_stages_and_what_comes_next(run):
