@@ -10,7 +10,9 @@ from jssd import goodput, phases
 def _ledger(folder, *entries):
     lines = "".join(json.dumps(entry) + "\n" for entry in entries)
     (folder / phases.LEDGER).write_text(lines)
-    return goodput.read([folder])
+    found = goodput.read([folder])
+    assert found is not None
+    return found
 
 
 def _step(seconds, last, count):
