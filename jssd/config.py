@@ -341,6 +341,26 @@ class ToyConfig:
 
 
 @dataclasses.dataclass
+class SurvivalConfig:
+    """When a process ends itself, in seconds: docs/faults.md. `start` to `grade` are limits of time
+    without a sign of life, after which a process counts as hung; 0 sets none."""
+
+    join: float = 290.0  # For all processes of a job to come.
+    start: float = 1800.0  # Loading, restoring, export, and whatever has no limit of its own.
+    compile: float = 3600.0  # Before the first sign of life of what compiles.
+    sample: float = 900.0  # `engine.decode_steps` tokens in every slot, or a row of scores.
+    step: float = 1800.0  # A training step, or its data.
+    save: float = 1800.0
+    grade: float = 1800.0  # One program: LiveCodeBench gives some of them minutes.
+    wait: float = 0.0  # For other hosts, whose own limits end the job if one of them is hung.
+    # After SIGTERM, for work that is not on disk. Spot machines are taken 30 s after it.
+    grace: float = 25.0
+    # Until JAX gives up a process that is gone or frozen, and with it the job.
+    heartbeat: int = 60
+    stragglers_every: int = 50  # Training steps between two lines that name the slowest host.
+
+
+@dataclasses.dataclass
 class Config:
     """One experiment. Stages meet on disk in the work directory."""
 
@@ -361,6 +381,7 @@ class Config:
     plan: PlanConfig = field(default_factory=PlanConfig)
     mechanism: MechanismConfig = field(default_factory=MechanismConfig)
     toy: ToyConfig = field(default_factory=ToyConfig)
+    survival: SurvivalConfig = field(default_factory=SurvivalConfig)
     # Independent repetitions of the whole run with sampling.seed, train.seed and evaluate.seed + i.
     seeds: int = 1
     # Rounds of self-distillation, each in `<workdir>/round-i`: the base of one is the export of the

@@ -3,9 +3,10 @@
     python -m jssd.main --config=configs/demo.py --workdir=runs/demo --stages=sample,sft
 
 A user's mistake ends in one line and exit code 2; a run that cannot go on (a loss that is not
-finite, a full disk) in one line and exit code 1.
+finite, a full disk) in one line and exit code 1. `survival.py` has the other codes.
 """
 
+import contextlib
 import copy
 import dataclasses
 import importlib
@@ -13,11 +14,13 @@ import importlib.util
 import os
 import pathlib
 import sys
+import traceback
 from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from jssd import owner, phases, processes, survival
 from jssd.config import STAGES, Config, to_dict
 from jssd.rules import validate
 
@@ -50,6 +53,7 @@ def main(argv: list[str]) -> None:
     """Runs the stages; turns expected errors into one line."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell every step they take.
+    guard = survival.start()
     try:
         if len(argv) > 1:
             raise ValueError(
@@ -63,12 +67,24 @@ def main(argv: list[str]) -> None:
                 "--stages=plan holds no devices and runs in one process: start it alone."
             )
         _leave_absent_hardware_alone()
-        _join_processes()
+        guard.configure(_CONFIG.value.survival, _home(_CONFIG.value, _workdir()))
+        _check_stages(_CONFIG.value, stages)  # A mistake waits for nobody.
+        _join_processes(_CONFIG.value, guard)
         run_stages(_CONFIG.value, _workdir(), stages)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
-        _leave(error, 2)
+        _leave(error, survival.MISTAKE)
     except (OSError, FloatingPointError) as error:
-        _leave(error, 1)
+        _leave(error, survival.FAILED)
+    except survival.Stopped:
+        guard.stopped()
+    except KeyboardInterrupt:
+        guard.interrupted()
+    except Exception:
+        if guard.count == 1:
+            raise
+        traceback.print_exc()
+        guard.failed()
+    guard.finish()
 
 
 def _workdir() -> pathlib.Path:
@@ -99,7 +115,7 @@ def _leave_absent_hardware_alone() -> None:
         os.environ["JAX_PLATFORMS"] = "cpu"
 
 
-def _join_processes() -> None:
+def _join_processes(config: Config, guard: survival.Guard) -> None:
     """Joins the other processes, where flags ask for it; before JAX first looks at devices."""
     coordinator, count, index = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
     if (coordinator, count, index) != (None, None, None):
@@ -108,10 +124,7 @@ def _join_processes() -> None:
         if not 0 <= index < count:
             raise ValueError(f"--process_id={index} must be in [0, {count}).")
     if _DISTRIBUTED.value or coordinator:
-        import jax
-
-        # Without arguments JAX asks the TPU, SLURM or Kubernetes.
-        jax.distributed.initialize(coordinator, count, index)
+        processes.join(guard, config.survival, coordinator, count, index)
 
 
 def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
@@ -121,10 +134,7 @@ def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None
     Raises:
       ValueError: an unknown stage, a broken config, or a work directory of another experiment.
     """
-    validate(config, stages)
-    unknown = [stage for stage in stages if stage not in STAGES]
-    if unknown:
-        raise ValueError(f"--stages={','.join(unknown)} must be of {','.join(STAGES)}.")
+    _check_stages(config, stages)
     workdir.mkdir(parents=True, exist_ok=True)
     for stage in ("toy", "plan"):  # They hold no devices, and no run of theirs.
         if stage in stages:
@@ -134,6 +144,30 @@ def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None
     stages = [stage for stage in stages if stage not in ("toy", "plan")]
     if not stages:
         return
+    if stages == ["report"]:  # Of a run that may be under way.
+        _run_stages(config, workdir, stages)
+        return
+    home = _home(config, workdir)
+    home.mkdir(parents=True, exist_ok=True)
+    with owner.owned(home) if survival.rank() == 0 else contextlib.nullcontext():
+        _run_stages(config, workdir, stages)
+
+
+def _home(config: Config, workdir: pathlib.Path) -> pathlib.Path:
+    """Where a job keeps its lock, heartbeats and ledger: shards share all else of a work directory,
+    and each is a job of its own."""
+    return workdir / f"shard-{config.shard.partition('/')[0]}" if config.shard else workdir
+
+
+def _check_stages(config: Config, stages: list[str]) -> None:
+    validate(config, stages)
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown:
+        raise ValueError(f"--stages={','.join(unknown)} must be of {','.join(STAGES)}.")
+
+
+def _run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
+    """Those that need the run's devices, and the report."""
     if config.compile_cache:
         _cache_programs(workdir / ".cache")
     seeds = [f"seed-{i}" for i in range(config.seeds)] if config.seeds > 1 else [""]
@@ -186,9 +220,11 @@ def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
         evaluate.check(run)
     if {"sft", "sweep"} & set(stages):
         judges.check(run)
-    for stage in stages:
-        print(f"== {stage} ({workdir})", flush=True)
-        functions[stage](run)
+    with phases.ledger(_home(config, workdir) if survival.rank() == 0 else None):
+        for stage in stages:
+            survival.check_alone()
+            print(f"== {stage} ({workdir})", flush=True)
+            functions[stage](run)
 
 
 def _reseeded(config: Config, index: int) -> Config:
@@ -233,6 +269,7 @@ def _leave(error: Exception, code: int) -> NoReturn:
         text += " What was finished before is intact: make room and run the same command again."
     print(f"jssd: error: {text}", file=sys.stderr, flush=True)
     sys.stdout.flush()
+    survival.fail(code, text)
     sys.exit(code)
 
 

@@ -28,6 +28,7 @@ from jssd.section_rules import (
     law_errors,
     livecodebench_errors,
     read_field,
+    survival_errors,
     sweep_errors,
 )
 
@@ -245,6 +246,7 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
     rule(config.plan.timeout > 0, "plan.timeout", "must be above 0 seconds")
     errors.extend(sweep_errors(config))
     errors.extend(analysis_errors(config, stages))
+    errors.extend(survival_errors(config))
     axes = dataclasses.asdict(config.mesh)
     if any(size < 1 and size != -1 for size in axes.values()) or list(axes.values()).count(-1) > 1:
         errors.append(

@@ -1,4 +1,4 @@
-"""Rules of the sections that state what is measured: laws, LiveCodeBench, sweep, mechanism, toy."""
+"""Rules of what is measured, laws, LiveCodeBench, sweep, mechanism and toy, and of survival."""
 
 import functools
 import re
@@ -108,3 +108,14 @@ def analysis_errors(config: Config, stages: Sequence[str]) -> list[str]:
         (0 < toy.lowest < toy.highest, "toy.lowest", f"must be in (0, toy.highest={toy.highest})"),
     )
     return [f"{name}={read_field(config, name)!r} {must}." for ok, name, must in rules if not ok]
+
+
+def survival_errors(config: Config) -> list[str]:
+    """The rules of section survival."""
+    errors = []
+    for name, value in vars(config.survival).items():
+        least = {"grace": 5, "heartbeat": 10, "stragglers_every": 1}.get(name, 0)
+        if value < least:
+            must = f"must be at least {least}" if least else "must be 0 (no limit) or more"
+            errors.append(f"survival.{name}={value!r} {must}.")
+    return errors

@@ -70,12 +70,14 @@ class Tally:
       tokens: tokens drawn in them, with those of completions set back.
       slots: of the engine; `tokens / (steps * slots)` is how full they were.
       set_back: completions begun and thrown away for want of pages.
+      on_turn: called after every few decode steps; may raise to stop between completions.
     """
 
     slots: int = 0
     steps: int = 0
     tokens: int = 0
     set_back: int = 0
+    on_turn: Callable[[], None] = lambda: None
 
     @property
     def fill(self) -> float:
@@ -114,6 +116,7 @@ def run(
         # The device is at work again while the caller writes down what ended.
         loop.start_turn()
         yield from ended
+        loop.tally.on_turn()
 
 
 class _Loop:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jssd import phases
 from jssd.model import transformer
 from jssd.model.config import ModelConfig
 from jssd.sampling import draw
@@ -115,9 +116,11 @@ class Scorer:
         size = [len(prompt) + len(ids) for prompt, ids in zip(prompts, completions)]
         order = sorted(range(len(size)), key=lambda i: -size[i])
         found: dict[int, Scores] = {}
-        for start in range(0, len(order), self.rows):
-            group = order[start : start + self.rows]
-            found.update(self._score_group(group, prompts, completions, laws_L))
+        with phases.phase("measure", first="compile"):
+            for start in range(0, len(order), self.rows):
+                group = order[start : start + self.rows]
+                found.update(self._score_group(group, prompts, completions, laws_L))
+                phases.beat()
         return [found[i] for i in range(len(size))]
 
     def _score_group(self, group, prompts, completions, laws_L: Law) -> dict[int, Scores]:

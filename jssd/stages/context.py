@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jssd import sharding
+from jssd import phases, sharding
 from jssd.config import Config, digest, to_dict
 from jssd.data.answers import Answers
 from jssd.data.tokenizer import Tokenizer
@@ -151,7 +151,8 @@ def wait_for_all(name: str) -> None:
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
-        multihost_utils.sync_global_devices(name)
+        with phases.phase("wait"):
+            multihost_utils.sync_global_devices(name)
 
 
 def freeze_settings(folder: pathlib.Path, settings: dict) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import jax
 
+from jssd import phases, survival
 from jssd.config import EngineConfig
 from jssd.data.prompts import Prompt
 from jssd.data.samples import Sample, SampleWriter
@@ -104,8 +105,12 @@ class Drawer:
                 )
                 for prompt, i in wanted
             ]  # fmt: skip
-            started, tokens, cut, tally = time.perf_counter(), 0, 0, generate.Tally()
-            with writer.progress(len(prompts) * n, path.parent.name, done=len(done)) as advance:
+            started, tokens, cut = time.perf_counter(), 0, 0
+            tally = generate.Tally(on_turn=_on_turn)
+            with (
+                phases.phase("sample", first="compile"),
+                writer.progress(len(prompts) * n, path.parent.name, done=len(done)) as advance,
+            ):
                 keep = keep_support and self._keep_support
                 drawn = generate.run(self._engine, requests, keep_support=keep, tally=tally)
                 for count, (index, completion) in enumerate(drawn, 1):
@@ -163,6 +168,11 @@ class Drawer:
             fingerprint=self._fingerprint,
             template=prompt.template,
         )
+
+
+def _on_turn() -> None:
+    phases.beat()
+    survival.check()
 
 
 @dataclasses.dataclass(frozen=True)

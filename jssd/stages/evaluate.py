@@ -7,6 +7,7 @@ import pathlib
 import jax
 import numpy as np
 
+from jssd import phases, survival
 from jssd.config import DecodeConfig, EvalConfig, PromptsConfig
 from jssd.data import prompts, samples, templates
 from jssd.data.tokenizer import Tokenizer
@@ -160,13 +161,15 @@ def grade(
     programs = [
         grading.read_answer(task, record.text, bench.protocol) for task, record in zip(asked, drawn)
     ]
-    with writer.progress(len(drawn), f"grade {told}") as advance:
+    with phases.phase("grade"), writer.progress(len(drawn), f"grade {told}") as advance:
         done = 0
 
         def on_done(count: int) -> None:
             nonlocal done
             advance(count - done)
             done = count
+            phases.beat()
+            survival.check()
 
         grades = grading.grade_programs(
             asked,
@@ -209,6 +212,7 @@ def grade(
         }
     )
     context.write_json(place / "scores.json", scores)
+    phases.mark("kept", phase="grade")
     best = scores["pass_at"]["1"]
     writer.line(f"{told}: pass@1 {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}]")
 

@@ -2,6 +2,7 @@
 
 import jax
 
+from jssd import phases
 from jssd.model import config as model_config
 from jssd.model import transformer
 from jssd.stages import context
@@ -23,6 +24,7 @@ def run(run: Run) -> None:
     source = run.base_folder()
     cfg = model_config.from_hf(hf.read_config(source))
     with (
+        phases.phase("export"),
         jax.set_mesh(run.mesh),
         Checkpointer(
             run.workdir / "checkpoints",

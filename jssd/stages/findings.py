@@ -17,7 +17,7 @@ MODELS = ("base", "student")
 _FREE = {"sampling": ("seed",), "train": ("seed",), "evaluate": ("seed", "workers")}
 _FREE_SECTIONS = (
     "name", "stages", "seeds", "rounds", "compile_cache", "mesh", "engine", "hardware", "plan",
-    "mechanism", "toy",
+    "mechanism", "toy", "survival",
 )  # fmt: skip
 
 Place = tuple[str, str, str]  # Benchmark, decoding, model.

@@ -28,7 +28,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jssd import sharding
+from jssd import phases, sharding, survival
 from jssd.config import Config
 from jssd.data import filters
 from jssd.data.answers import Answers
@@ -103,18 +103,25 @@ def _correct(run: Run, writer: Writer, text: Text, kept: Sequence[Sample]) -> li
     def grade() -> list[str]:
         box = sandbox.open_sandbox(config.sandbox, ways.this_interpreter(config.packages))
         writer.line(f"filter.correct grades in: {box.describe()}")
-        grades = grading.grade_many(
-            _asked(_tests(run.config), kept),
-            [text(sample) for sample in kept],
-            protocol=protocol,
-            sandbox=box,
-            workers=config.workers,
-            memory_mb=config.memory_mb,
-        )
+        with phases.phase("grade"):
+            grades = grading.grade_many(
+                _asked(_tests(run.config), kept),
+                [text(sample) for sample in kept],
+                protocol=protocol,
+                sandbox=box,
+                workers=config.workers,
+                memory_mb=config.memory_mb,
+                on_done=lambda _: _go_on(),
+            )
         return [grade.verdict for grade in grades]
 
     verdicts = _once(run, CORRECT, settings, kept, grade)
     return [sample for sample, said in zip(kept, verdicts) if (said == "passed") == wanted]
+
+
+def _go_on() -> None:
+    phases.beat()
+    survival.check()
 
 
 def _tests(config: Config) -> dict[str, Task]:
@@ -214,6 +221,7 @@ def _once(
     about = {"settings": settings, "samples": _digest(kept)}
     if not path.exists() and jax.process_index() == 0:
         context.write_json(path, about | {"said": judge()})
+        phases.mark("kept", phase="grade")
     context.wait_for_all(f"{name} is written")
     found = context.read_json(path)
     for part, now in about.items():

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from jssd import sharding
+from jssd import phases, sharding, survival
 from jssd.analysis import locks_forks, panels
 from jssd.data import contexts
 from jssd.data.contexts import Context
@@ -87,6 +87,7 @@ def _measure(run: Run, folders: dict[str, pathlib.Path], tokenizer: Tokenizer) -
             [item.prompt_ids for item in todo], [item.completion_ids for item in todo]
         )
         with (
+            phases.phase("measure", first="compile"),
             writer.progress(len(chosen), "mechanism", done=done) as advance,
             open(partial, "a", encoding="utf-8") as file,
         ):
@@ -106,6 +107,9 @@ def _measure(run: Run, folders: dict[str, pathlib.Path], tokenizer: Tokenizer) -
                 file.flush()
                 os.fsync(file.fileno())
                 advance(1)
+                phases.beat()
+                phases.mark("kept", phase="measure")
+                survival.check()
         os.replace(partial, folder / TOKENS)
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jssd import goodput
 from jssd.plan import table
 from jssd.stages import coloured, excerpts, findings, pages, plots
 from jssd.stages.findings import Cell, Gap, RunFiles
@@ -105,6 +106,7 @@ def _page(
         pairs=first_scored and excerpts.pairs(first_scored, NUM_TASKS),
         pairs_from=first_scored,
         colors=plots.COLORS,
+        goodput=goodput.read(run.workdir for run in runs),
         plan=findings.read_plan(folder.parent),
         plan_table=table,
         mechanisms=[

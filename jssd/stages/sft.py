@@ -2,9 +2,9 @@
 
 import jax
 
-from jssd import sharding
+from jssd import phases, sharding, survival
 from jssd.data import examples, filters, pipeline, samples
-from jssd.stages import context, judges
+from jssd.stages import context, judges, together
 from jssd.stages.context import Run
 from jssd.train import loop
 from jssd.train.optimizer import make_optimizer
@@ -14,7 +14,10 @@ from jssd.weights.fingerprint import fingerprint
 
 
 def run(run: Run) -> None:
-    """Trains from the newest checkpoint, or from the base, up to `train.num_steps`."""
+    """Trains from the newest checkpoint, or from the base, up to `train.num_steps`.
+
+    Raises `survival.Stopped` when the run was told to stop, and is saved.
+    """
     config = run.config
     context.freeze_settings(run.workdir / "train", context.trained(config))
     drawn = samples.read_folder(run.workdir / "samples")
@@ -34,7 +37,8 @@ def run(run: Run) -> None:
             meta={"fingerprint": name},
             vocab_size=cfg.vocab_size,
         ) as checkpointer:
-            restored = checkpointer.restore_latest(abstract_state(params, optimizer))
+            with phases.phase("restore"):
+                restored = checkpointer.restore_latest(abstract_state(params, optimizer))
             if restored is None:
                 state = init_state(params, optimizer)
             else:
@@ -48,7 +52,8 @@ def run(run: Run) -> None:
                 batches.set_state(position)
             del params  # The state owns them; its first step donates them.
             writer.resume(int(state.step))
-            loop.train(
+            phases.mark("restored", step=int(state.step))
+            state = loop.train(
                 state,
                 batches,
                 make_train_step(
@@ -60,7 +65,18 @@ def run(run: Run) -> None:
                 save_every=config.train.save_every,
                 writer=writer,
                 checkpointer=checkpointer,
+                should_stop=together.Together(
+                    writer, every=config.survival.stragglers_every
+                ).should_stop,
             )
+            with phases.phase("save"):
+                checkpointer.wait()
+            phases.hold(False)
+            phases.mark("kept", phase="step")
+        step = int(state.step)
+        if step < config.train.num_steps:
+            writer.line(f"saved step {step} of {config.train.num_steps}")
+            raise survival.Stopped
 
 
 def _check_origin(drawn: list[samples.Sample], name: str, allowed: bool) -> None:

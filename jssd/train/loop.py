@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from jssd import phases
 from jssd.metrics import Writer
 from jssd.model.config import ModelConfig
 from jssd.train import flops
@@ -77,15 +78,19 @@ def train(
     with writer.progress(num_steps, "sft", done=saved) as advance:
         for step in range(first, num_steps + 1):
             started = time.perf_counter()
-            batch = place_batch(_next(batches, step, num_steps))
+            with phases.phase("data_wait"):
+                batch = place_batch(_next(batches, step, num_steps))
             waited = time.perf_counter() - started
-            state, device_metrics = train_step(state, batch)
-            # Waits for the step: a bad loss must stop the run before anything of it is saved.
-            metrics = {name: float(x) for name, x in jax.device_get(device_metrics).items()}
+            shapes = {micro["inputs"].shape for micro in batch}
+            with phases.phase("step" if shapes <= compiled else "compile"):
+                state, device_metrics = train_step(state, batch)
+                # Waits for the step: a bad loss must stop the run before anything of it is saved.
+                metrics = {name: float(x) for name, x in jax.device_get(device_metrics).items()}
+                phases.beat(step)
+            phases.hold(True)
             seconds = time.perf_counter() - started
             if step == first:
                 writer.event("first_step", step=step, seconds=round(seconds, 3))
-            shapes = {micro["inputs"].shape for micro in batch}
             if shapes <= compiled:
                 meter.add(metrics, seconds, waited)
             compiled |= shapes
@@ -96,7 +101,8 @@ def train(
             advance(1)
             if step % save_every == 0 or last:
                 saving = time.perf_counter()
-                checkpointer.save(step, state, batches.get_state(), metrics)
+                with phases.phase("save"):
+                    checkpointer.save(step, state, batches.get_state(), metrics)
                 saved = step
                 took = round(time.perf_counter() - saving, 3)
                 writer.event("saved", step=step, seconds=took)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jssd import phases
 from jssd.model import config as model_config
 from jssd.model import transformer
 from jssd.weights import card, checksums, names, settings
@@ -71,6 +72,7 @@ def load(
         shape = names.get(like, row.path).shape
         leaves[row.path] = _load_row(files, row, cfg, dtype, sharding, shape)
         files.release()
+        phases.beat()
     return cfg, names.nest(leaves)
 
 
@@ -264,6 +266,7 @@ def _true_shape(path: str, leaf, cfg) -> tuple[int, ...]:
 
 def _fetch(params: dict, row: names.Row, place: tuple[int, ...], cfg) -> np.ndarray:
     """One HF tensor on the host, in the dtype of params. On many hosts all must call it."""
+    phases.beat()
     leaf = names.get(params, row.path)
     if isinstance(leaf, np.ndarray):
         return names.to_hf(row, leaf[place])

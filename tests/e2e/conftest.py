@@ -105,10 +105,22 @@ def tiny(tmp_path_factory) -> pathlib.Path:
     return root
 
 
-def command(root: pathlib.Path, workdir: pathlib.Path, *flags: str) -> list[str]:
+@pytest.fixture(scope="session")
+def straight(tiny, tmp_path_factory) -> pathlib.Path:
+    """A run that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("straight") / "run"
+    done = cli(tiny, workdir)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workdir
+
+
+def command(
+    root: pathlib.Path, workdir: pathlib.Path, *flags: str, start: list[str] | None = None
+) -> list[str]:
     """The command line of a run."""
     config = f"--config={root / 'config.py'}"
-    return [sys.executable, "-m", "jssd.main", config, f"--workdir={workdir}", *flags]
+    start = start or [sys.executable, "-m", "jssd.main"]
+    return [*start, config, f"--workdir={workdir}", *flags]
 
 
 def cpu_devices(count: int = 1) -> dict[str, str]:
@@ -117,15 +129,23 @@ def cpu_devices(count: int = 1) -> dict[str, str]:
 
 
 def start_hosts(
-    root: pathlib.Path, workdir: pathlib.Path, *flags: str, count: int, devices: int = 1
+    root: pathlib.Path,
+    workdir: pathlib.Path,
+    *flags: str,
+    count: int,
+    devices: int = 1,
+    start: list[str] | None = None,
 ) -> list[subprocess.Popen]:
-    """Starts the command on `count` processes that find one another, with `devices` each."""
+    """Starts the command on `count` processes that find one another, with `devices` each.
+
+    `start` takes the place of `python -m jssd.main`.
+    """
     with socket.socket() as free:
         free.bind(("localhost", 0))
         join = (f"--coordinator=localhost:{free.getsockname()[1]}", f"--num_processes={count}")
     return [
         subprocess.Popen(
-            command(root, workdir, *flags, *join, f"--process_id={i}"),
+            command(root, workdir, *flags, *join, f"--process_id={i}", start=start),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

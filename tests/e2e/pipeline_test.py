@@ -1,27 +1,16 @@
 """The whole pipeline on a tiny model, as a user runs it: once straight, and killed all along."""
 
 import json
-import pathlib
 import random
 import shutil
 import signal
 import subprocess
 import time
 
-import pytest
 from safetensors.numpy import load_file
 
 from tests import formats
 from tests.e2e import conftest
-
-
-@pytest.fixture(scope="module")
-def straight(tiny, tmp_path_factory) -> pathlib.Path:
-    """A run that nothing disturbed."""
-    workdir = tmp_path_factory.mktemp("straight") / "run"
-    done = conftest.cli(tiny, workdir)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return workdir
 
 
 def test_each_stage_leaves_its_folder(straight):
