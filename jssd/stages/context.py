@@ -153,9 +153,10 @@ def freeze_settings(folder: pathlib.Path, settings: dict) -> None:
 
 def trained(config: Config) -> dict:
     """What decides the weights that come out: sections filter and train as a plain dict, without
-    `MACHINE`."""
+    `MACHINE`, and without adapters where there are none."""
     tree = section(config, "filter", "train")
-    return tree | {"train": {k: v for k, v in tree["train"].items() if k not in MACHINE}}
+    without = MACHINE if config.train.lora.rank else (*MACHINE, "lora")
+    return tree | {"train": {k: v for k, v in tree["train"].items() if k not in without}}
 
 
 def section(config: Config, *names: str) -> dict:

@@ -4,9 +4,10 @@ import jax
 
 from jssd import sharding
 from jssd.data import examples, filters, pipeline, samples
+from jssd.model import lora
 from jssd.stages import context, judges
 from jssd.stages.context import Run
-from jssd.train import loop
+from jssd.train import flops, loop
 from jssd.train.optimizer import make_optimizer
 from jssd.train.step import abstract_state, init_state, make_train_step
 from jssd.weights.checkpoint import Checkpointer
@@ -15,12 +16,17 @@ from jssd.weights.fingerprint import fingerprint
 
 def run(run: Run) -> None:
     """Trains from the newest checkpoint, or from the base, up to `train.num_steps`."""
-    config = run.config
+    config, adapted = run.config, run.config.train.lora
     context.freeze_settings(run.workdir / "train", context.trained(config))
     drawn = samples.read_folder(run.workdir / "samples")
     with run.writer("train") as writer, jax.set_mesh(run.mesh):
-        cfg, params = run.load(run.base_folder(), "float32")  # The optimizer rounds them.
         name = fingerprint(run.load(run.base_folder())[1])
+        base = None
+        if adapted.rank:
+            cfg, base = run.load(run.base_folder(), config.train.param_dtype)
+            params = lora.init_adapters(cfg, adapted, config.train.seed)
+        else:
+            cfg, params = run.load(run.base_folder(), "float32")  # The optimizer rounds them.
         _check_origin(drawn, name, config.train.allow_foreign_samples)
         manifest = run.workdir / "samples" / samples.MANIFEST
         if manifest.exists():  # Sample files from elsewhere may come without.
@@ -51,7 +57,7 @@ def run(run: Run) -> None:
                 state,
                 batches,
                 make_train_step(
-                    cfg, optimizer, config.train, context.as_dtype(config.model.compute_dtype)
+                    cfg, optimizer, config.train, context.as_dtype(config.model.compute_dtype), base
                 ),
                 cfg=cfg,
                 num_steps=config.train.num_steps,
@@ -59,6 +65,7 @@ def run(run: Run) -> None:
                 save_every=config.train.save_every,
                 writer=writer,
                 checkpointer=checkpointer,
+                adapters=flops.adapter_weights(cfg, adapted),
             )
 
 
