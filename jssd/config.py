@@ -138,6 +138,19 @@ class FilterConfig:
 
 
 @dataclasses.dataclass
+class LoraConfig:
+    """Low-rank adapters (LoRA, arXiv 2106.09685) in place of full fine-tuning, which is what the
+    paper means. A frozen weight W works as W + (alpha / rank) B A; only A and B are trained."""
+
+    rank: int = 0  # Of A and B. 0 is off: all weights are trained.
+    # 0 is the rank, so a factor of 1: as section 4.1 there sets it, and peft with its 8 of 8.
+    alpha: float = 0.0
+    # Which weights of a layer get an adapter. All: QLoRA (arXiv 2305.14314, section 4) needed all
+    # to come up to full fine-tuning; the LoRA paper adapts q and v. Experts cannot have any.
+    projections: tuple[str, ...] = ("q", "k", "v", "o", "gate", "up", "down")
+
+
+@dataclasses.dataclass
 class TrainConfig:
     """Supervised fine-tuning on the raw samples. Defaults are the paper's (section 3.2)."""
 
@@ -157,7 +170,8 @@ class TrainConfig:
     eps: float = 1e-8  # Not published; Adam's usual value.
     weight_decay: float = 0.1
     clip_norm: float = 1.0  # Global norm; 0 switches it off. Not published; the usual value.
-    # Of the weights the step computes with. With "bfloat16" the optimizer keeps a float32 master.
+    # Of the weights the step computes with. With "bfloat16" the optimizer keeps a float32 master;
+    # with `lora` it is the dtype of the frozen weights, and adapters are always float32.
     param_dtype: str = "float32"
     mu_dtype: str = "float32"  # Of Adam's first moment, or "bfloat16". The second is float32.
     # What the backward pass recomputes: "none", "block" (all of a layer), "dots" (all but matrix
@@ -179,7 +193,8 @@ class TrainConfig:
     # answer too. Ours, an option that people ask for.
     loss_on: str = "response"
     think_end: str = "</think>"  # What ends the thinking, for `loss_on` "answer": a token.
-    seed: int = 0  # Order of the samples.
+    seed: int = 0  # Order of the samples, and the start of adapters.
+    lora: LoraConfig = field(default_factory=LoraConfig)
     log_every: int = 1
     save_every: int = 250
     keep_last: int = 2  # Newest checkpoints kept, besides the best by loss.
@@ -282,6 +297,9 @@ class ExportConfig:
     top_k: int = 0
     top_p: float = 1.0
     dtype: str = ""  # "" exports in the source checkpoint's dtype.
+    # With `train.lora`, `adapter/` too: the adapters by themselves, as Hugging Face's peft reads
+    # them. `export/` holds the merged weights in any case.
+    adapter: bool = False
     shard_bytes: int = 5_000_000_000  # Every loader accepts it; transformers 5 would write 50 GB.
 
 
@@ -415,6 +433,7 @@ TARGETS = ("draw", "law")
 TRACKERS = ("wandb", "mlflow")
 LOSS_ON = ("response", "answer")
 UNCLOSED = ("drop", "refuse")
+PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
 REMAT = ("none", "block", "dots", "offload")
 TRAIN_ATTENTION = ("auto", "dense", "blockwise", "splash", "cudnn")
 ATTENTION = ("auto", "gather", "ragged", "triton")

@@ -27,6 +27,7 @@ from jssd.section_rules import (
     analysis_errors,
     law_errors,
     livecodebench_errors,
+    lora_errors,
     read_field,
     survival_errors,
     sweep_errors,
@@ -196,6 +197,7 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
         "engine.keep_law",
         "needs engine.keep_support=True: it stores the probabilities of those tokens",
     )
+    errors.extend(lora_errors(config))
     rule(config.train.router_aux_loss >= 0, "train.router_aux_loss", "must be 0 (off) or more")
     rule(config.train.learning_rate > 0, "train.learning_rate", "must be above 0")
     rule(

@@ -1,11 +1,11 @@
-"""Rules of what is measured, laws, LiveCodeBench, sweep, mechanism and toy, and of survival."""
+"""Rules of laws, adapters, LiveCodeBench, sweep, mechanism, toy and survival."""
 
 import functools
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from jssd.config import LIVECODEBENCH_RULES, Config, SamplingConfig
+from jssd.config import LIVECODEBENCH_RULES, PROJECTIONS, Config, LoraConfig, SamplingConfig
 
 
 def read_field(config: Config, name: str) -> Any:
@@ -22,6 +22,30 @@ def law_errors(where: str, law) -> list[str]:
         (0 <= getattr(law, "min_p", 0.0) <= 1, "min_p", "must be in [0, 1]"),
     )
     return [f"{where}.{name}={getattr(law, name)!r} {must}." for ok, name, must in rules if not ok]
+
+
+def lora_errors(config: Config) -> list[str]:
+    """The rules of section train.lora, and of what is exported of it."""
+    lora, off = config.train.lora, LoraConfig()
+    words, given = ", ".join(PROJECTIONS), tuple(lora.projections)
+    on = lora.rank != 0
+    rules = (
+        (lora.rank >= 0, "train.lora.rank", "must be 0 (all weights are trained) or more"),
+        (lora.alpha >= 0, "train.lora.alpha", "must be 0 (as the rank) or more"),
+        (on or lora.alpha == off.alpha, "train.lora.alpha", "needs train.lora.rank above 0"),
+        (
+            bool(given) and set(given) <= set(PROJECTIONS) and len(set(given)) == len(given),
+            "train.lora.projections",
+            f"must name some of {words}, each once",
+        ),
+        (
+            on or given == off.projections,
+            "train.lora.projections",
+            "needs train.lora.rank above 0",
+        ),
+        (on or not config.export.adapter, "export.adapter", "needs train.lora.rank above 0"),
+    )
+    return [f"{name}={read_field(config, name)!r} {must}." for ok, name, must in rules if not ok]
 
 
 def livecodebench_errors(section) -> list[str]:

@@ -36,6 +36,7 @@ TRAIN: dict[str, tuple[str, ...]] = {
     "mlp": ("tensor",),
     "vocab": ("tensor",),
     "layers": (),
+    "rank": (),  # Of an adapter, which is split by the other axis as its weight is.
 }
 # For sampling, only by heads, widths, vocabulary and experts: a decode step would gather all the
 # rest for one token. Slots are split over data and expert.

@@ -37,12 +37,31 @@ def _gathered(weight: nnx.Param, dtype) -> jax.Array:
 
     Remat policies know it as "weight" unless it is the stored array itself.
     """
-    stored = weight[...]
+    return _whole(weight[...], weight.axes, dtype)
+
+
+def _whole(stored: jax.Array, axes: tuple[str, ...], dtype) -> jax.Array:
     value = stored.astype(dtype)
     for axis in ("embed", "expert_embed"):
-        if axis in weight.axes:
-            value = gather(value, weight.axes.index(axis), axis)
+        if axis in axes:
+            value = gather(value, axes.index(axis), axis)
     return value if value is stored else checkpoint_name(value, "weight")
+
+
+def adapter_axes(axes: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Logical axes of the adapter of a weight with `axes`: A ("a") has those of the inputs and the
+    rank, B ("b") the rank and those of the outputs. A weight's embed axis is all of one of them."""
+    inputs = 1 if axes[0] == "embed" else len(axes) - 1
+    return {"a": (*axes[:inputs], "rank"), "b": ("rank", *axes[inputs:])}
+
+
+def _adapter(adapters: dict, name: str, weight: nnx.Param, dtype) -> layers.Adapter | None:
+    """A and B of one weight in `dtype`, whole along embed; None if it has no adapter."""
+    if name not in adapters:
+        return None
+    axes = adapter_axes(weight.axes)
+    pair = adapters[name]
+    return _whole(pair["a"], axes["a"], dtype), _whole(pair["b"], axes["b"], dtype)
 
 
 class Attention(nnx.Module):
@@ -65,13 +84,20 @@ class Attention(nnx.Module):
             self.q_norm = _constant(1.0, (H,), "head_dim")
             self.k_norm = _constant(1.0, (H,), "head_dim")
 
-    def __call__(self, x_BTD: jax.Array, angles: tuple[jax.Array, jax.Array], attend: Attend):
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        angles: tuple[jax.Array, jax.Array],
+        attend: Attend,
+        adapters: dict,
+    ):
         cfg = self.cfg
 
         def into_heads(name: str, letter: str) -> jax.Array:
             weight = _gathered(getattr(self, name), x_BTD.dtype)
             bias = getattr(self, f"{name}_bias")[...] if cfg.qkv_bias else None
-            return layers.project(x_BTD, weight, f"BTD,D{letter}H->BT{letter}H", bias)
+            adapter = _adapter(adapters, name, getattr(self, name), x_BTD.dtype)
+            return layers.project(x_BTD, weight, f"BTD,D{letter}H->BT{letter}H", bias, adapter)
 
         q_BTNH, k_BTKH, v_BTKH = into_heads("q", "N"), into_heads("k", "K"), into_heads("v", "K")
         if cfg.qk_norm:
@@ -81,7 +107,9 @@ class Attention(nnx.Module):
         k_BTKH = layers.apply_rope(k_BTKH, angles)
         out_BTNH, kept = attend(q_BTNH, k_BTKH, v_BTKH)
         o_NHD = _gathered(self.o, x_BTD.dtype)
-        out_BTD = total(layers.project(out_BTNH, o_NHD, "BTNH,NHD->BTD", None), "heads")
+        adapter = _adapter(adapters, "o", self.o, x_BTD.dtype)
+        out_BTD = layers.project(out_BTNH, o_NHD, "BTNH,NHD->BTD", None, adapter)
+        out_BTD = total(out_BTD, "heads")
         return out_BTD + self.o_bias[...].astype(x_BTD.dtype) if cfg.o_bias else out_BTD, kept
 
 
@@ -99,12 +127,14 @@ class Mlp(nnx.Module):
             self.up_bias = _constant(0.0, (F,), "mlp")
             self.down_bias = _constant(0.0, (D,), "act_embed")
 
-    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+    def __call__(self, x_BTD: jax.Array, adapters: dict) -> jax.Array:
         def dense(name: str, x: jax.Array, einsum: str) -> jax.Array:
             bias = getattr(self, f"{name}_bias")[...] if self.cfg.mlp_bias else None
             # Of the part of a sum that each device has, only the whole gets the bias.
             own = None if name == "down" else bias
-            return layers.project(x, _gathered(getattr(self, name), x.dtype), einsum, own)
+            weight = getattr(self, name)
+            adapter = _adapter(adapters, name, weight, x.dtype)
+            return layers.project(x, _gathered(weight, x.dtype), einsum, own, adapter)
 
         gate_BTF = dense("gate", x_BTD, "BTD,DF->BTF")
         up_BTF = dense("up", x_BTD, "BTD,DF->BTF")
@@ -163,10 +193,12 @@ class Block(nnx.Module):
         angles: tuple[jax.Array, jax.Array],
         attend: Attend,
         real_BT: jax.Array | None = None,
+        adapters: dict | None = None,
     ) -> tuple[jax.Array, object, moe.Load | None]:
+        adapters = adapters or {}
         with jax.named_scope("attention"):
             normed_BTD = layers.rms_norm(x_BTD, self.attn_norm[...], self.cfg.norm_eps)
-            out_BTD, kept = self.attn(normed_BTD, angles, attend)
+            out_BTD, kept = self.attn(normed_BTD, angles, attend, adapters.get("attn", {}))
             x_BTD = x_BTD + out_BTD
         normed_BTD = layers.rms_norm(x_BTD, self.mlp_norm[...], self.cfg.norm_eps)
         if self.cfg.is_moe:
@@ -174,4 +206,5 @@ class Block(nnx.Module):
                 out_BTD, load = self.moe(normed_BTD, real_BT)
             return x_BTD + out_BTD, kept, load
         with jax.named_scope("mlp"):
-            return x_BTD + self.mlp(normed_BTD), kept, None
+            out_BTD = self.mlp(normed_BTD, adapters.get("mlp", {}))
+            return x_BTD + out_BTD, kept, None

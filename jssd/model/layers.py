@@ -4,6 +4,8 @@ Axis letters: B sequences, T query time, S key time, D model width, F MLP width,
 heads, G query heads per KV head, H head size, V vocab, L layers.
 """
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,13 +141,34 @@ def attend_pages(
     return out_BTNH.astype(q_BTNH.dtype)
 
 
-def project(x: jax.Array, weight: jax.Array, einsum: str, bias: jax.Array | None) -> jax.Array:
+Adapter = tuple[jax.Array, jax.Array]
+
+
+def project(
+    x: jax.Array,
+    weight: jax.Array,
+    einsum: str,
+    bias: jax.Array | None,
+    adapter: Adapter | None = None,
+) -> jax.Array:
     """`x` times `weight` in the dtype of `x`, plus `bias`. Remat policies know it as "product".
+
+    An `adapter` (A, with the weight's input axes and the rank R; B, with the rank and the weight's
+    output axes) adds `x` A B.
 
     The tokens BT of `einsum` are one axis M here: the gradient of the weight then sums over one
     axis, for which XLA:CPU makes no transposed copy of `y`'s.
     """
-    y = jnp.einsum(einsum.replace("BT", "M"), x.reshape(-1, *x.shape[2:]), weight)
+    x_M = x.reshape(-1, *x.shape[2:])
+    einsum = einsum.replace("BT", "M")
+    y = jnp.einsum(einsum, x_M, weight)
+    if adapter is not None:
+        inputs, axes, outputs = re.split(",|->", einsum)
+        axes_in = "".join(axis for axis in axes if axis in inputs)
+        axes_out = "".join(axis for axis in axes if axis in outputs)
+        x_MR = jnp.einsum(f"{inputs},{axes_in}R->MR", x_M, adapter[0])
+        x_MR = checkpoint_name(x_MR, "product")
+        y += jnp.einsum(f"MR,R{axes_out}->{outputs}", x_MR, adapter[1])
     y = y.reshape(*x.shape[:2], *y.shape[1:])
     return checkpoint_name(y if bias is None else y + bias.astype(x.dtype), "product")
 

@@ -52,14 +52,20 @@ def run_block(
     angles: tuple[jax.Array, jax.Array],
     attend: Attend,
     real_BT: jax.Array | None = None,
+    adapters: dict | None = None,
 ):
-    """Applies one layer given its weights (no layer axis).
+    """Applies one layer given its weights (no layer axis) and the adapters beside them (`lora.py`).
 
     Returns (x_BTD, what `attend` kept, the router's `moe.Load` or None). Padding, where `real_BT`
     is False, goes to no expert.
     """
     block = nnx.merge(_block_template(cfg)[0], weights)
-    return block(x_BTD, angles, attend, real_BT)
+    return block(x_BTD, angles, attend, real_BT, adapters)
+
+
+def block_params(cfg: ModelConfig) -> dict:
+    """The weights of one layer: nested dict of Params with shapes and logical `axes`, no arrays."""
+    return nnx.to_pure_dict(_block_template(cfg)[1], lambda param: param)
 
 
 def abstract_params(cfg: ModelConfig, dtype=jnp.float32) -> Params:
@@ -82,12 +88,12 @@ def abstract_params(cfg: ModelConfig, dtype=jnp.float32) -> Params:
     def leaf(shape: tuple[int, ...], *axes: str) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding(*axes))
 
-    state, V = _block_template(cfg)[1], padded(cfg.vocab_size, "vocab")
+    V = padded(cfg.vocab_size, "vocab")
     params = {
         "embed": leaf((V, cfg.embed_dim), "vocab", "embed"),
         "blocks": jax.tree.map(
             lambda param: leaf((cfg.num_layers, *param.get_value().shape), "layers", *param.axes),
-            nnx.to_pure_dict(state, lambda param: param),
+            block_params(cfg),
             is_leaf=lambda node: isinstance(node, nnx.Param),
         ),
         "final_norm": leaf((cfg.embed_dim,), "act_embed"),
@@ -204,6 +210,7 @@ def forward(
     unroll: int = 1,
     attend: str = "auto",
     packed: bool = True,
+    adapters: dict | None = None,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Hidden states after the final norm, causal within each segment, and the router's loss.
 
@@ -220,6 +227,7 @@ def forward(
       unroll: layers in one turn of the loop over layers.
       attend: one of `config.TRAIN_ATTENTION`.
       packed: a row may hold several segments besides padding.
+      adapters: what is added to the weights of `blocks`, as `lora.scaled` gives it.
 
     Returns:
       [B, T, D] in `dtype`; and for a mixture of experts the float32 scalar `moe.balance_loss` over
@@ -242,18 +250,20 @@ def forward(
     run = functools.partial(_forward, cfg=cfg, dtype=dtype, remat=remat, unroll=unroll, kind=kind)
     split = ("batch", "seq")
     out = (("batch", "seq", None), () if cfg.is_moe else None)
-    return on_shards(run, (None, split, split, split), out)(params, *rows)
+    weights = (params, adapters or {})
+    return on_shards(run, (None, split, split, split), out)(weights, *rows)
 
 
-def _forward(params, tokens_BT, positions_BT, segment_ids_BT, *, cfg, dtype, remat, unroll, kind):
+def _forward(weights, tokens_BT, positions_BT, segment_ids_BT, *, cfg, dtype, remat, unroll, kind):
     """`forward` on one device's shards."""
+    params, adapters = weights
     angles = layers.rope_angles(cfg.rope, cfg.head_dim, positions_BT)
     attend = attention.rows(kind, segment_ids_BT)
     real_BT = segment_ids_BT > 0
 
-    def body(x_BTD, weights):
+    def body(x_BTD, layer):
         x_BTD = checkpoint_name(x_BTD, "layer_input")
-        x_BTD, _, load = run_block(cfg, weights, x_BTD, angles, attend, real_BT)
+        x_BTD, _, load = run_block(cfg, layer[0], x_BTD, angles, attend, real_BT, layer[1])
         return x_BTD, load
 
     # Where nothing is made of the stored weights, nothing has to be left out. Without a checkpoint
@@ -261,7 +271,7 @@ def _forward(params, tokens_BT, positions_BT, segment_ids_BT, *, cfg, dtype, rem
     if remat != "none" or spec() is not None or dtype != params["embed"].dtype:
         body = jax.checkpoint(body, prevent_cse=False, policy=_remat_policy(remat))
     x_BTD = embed(params, tokens_BT, dtype)
-    x_BTD, loads = jax.lax.scan(body, x_BTD, params["blocks"], unroll=unroll)
+    x_BTD, loads = jax.lax.scan(body, x_BTD, (params["blocks"], adapters), unroll=unroll)
     x_BTD = layers.rms_norm(x_BTD, params["final_norm"], cfg.norm_eps)
     if not cfg.is_moe:
         return x_BTD, None

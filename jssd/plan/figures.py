@@ -26,7 +26,7 @@ def train(result: dict[str, Any], config: Config, cfg: ModelConfig, hardware: Ha
     width = 4 if (config.model.compute_dtype or config.train.param_dtype) == "float32" else 2
     tokens = rows * length / config.train.grad_accum / shards
     traffic = roofline.train_traffic(
-        held["params"] + held["optimizer"],
+        held["params"] - result.get("frozen", 0.0) + held["optimizer"],
         width * result["params"] / mesh["tensor"] / (mesh["expert"] if cfg.is_moe else 1),
         width * tokens * cfg.embed_dim * cfg.num_layers,
         config.train.grad_accum,

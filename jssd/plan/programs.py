@@ -15,7 +15,7 @@ import numpy as np
 from jssd import sharding
 from jssd.config import Config
 from jssd.data import examples, packing
-from jssd.model import blockwise, grouped, moe, transformer
+from jssd.model import blockwise, grouped, lora, moe, transformer
 from jssd.model.config import ModelConfig
 from jssd.sampling.engine import Engine
 from jssd.train import step
@@ -35,8 +35,9 @@ class Program:
       turns: by named scope, bound of the loops whose number of turns depends on data.
       traced: for counting FLOPs; None where it is not known.
       plain: the same without recomputation in the backward pass.
-      extra: of decode: `slots`, `groups`, the parts they are split into, and `slot_bytes`, the
-        cache of one slot at full length, averaged over the groups.
+      extra: of training with adapters: `frozen`, bytes of the weights beside them. Of decode:
+        `slots`, `groups`, the parts they are split into, and `slot_bytes`, the cache of one slot at
+        full length, averaged over the groups.
     """
 
     lowered: jax.stages.Lowered
@@ -60,7 +61,12 @@ def train(config: Config, cfg: ModelConfig, devices: list) -> Program:
     optimizer = make_optimizer(config.train)
     compute = jnp.dtype(config.model.compute_dtype) if config.model.compute_dtype else None
     with jax.set_mesh(mesh):
-        state = step.abstract_state(transformer.abstract_params(cfg), optimizer)
+        if config.train.lora.rank:
+            base = transformer.abstract_params(cfg, jnp.dtype(config.train.param_dtype))
+            trained = lora.abstract_adapters(cfg, config.train.lora)
+        else:
+            base, trained = None, transformer.abstract_params(cfg)
+        state = step.abstract_state(trained, optimizer)
         micro = abstract_micro_batch(config, mesh)
 
         def trace(train_config):
@@ -69,10 +75,11 @@ def train(config: Config, cfg: ModelConfig, devices: list) -> Program:
             if config.train.grad_accum > 1:
                 totals = jax.eval_shape(parts.zeros, state.params)
 
-            def last_micro_batch(state, totals, micro):
-                return parts.update(state, parts.add(totals, state.params, micro))
+            def last_micro_batch(state, totals, micro, base):
+                return parts.update(state, parts.add(totals, state.params, micro, base))
 
-            return jax.jit(last_micro_batch, donate_argnums=(0, 1)).trace(state, totals, micro)
+            run = jax.jit(last_micro_batch, donate_argnums=(0, 1))
+            return run.trace(state, totals, micro, base)
 
         traced = trace(config.train)
         lowered = traced.lower(lowering_platforms=(_platform(devices),))
@@ -86,7 +93,7 @@ def train(config: Config, cfg: ModelConfig, devices: list) -> Program:
         {axis: mesh.shape.get(axis, 1) for axis in sharding.MESH_AXES},
         list(mesh.devices.flat),
         {
-            "params": device_bytes(state.params),
+            "params": device_bytes((state.params, base)),
             "optimizer": device_bytes((state.opt_state, state.step)),
             "batch": device_bytes(micro),
         },
@@ -103,6 +110,7 @@ def train(config: Config, cfg: ModelConfig, devices: list) -> Program:
         },
         traced=traced,
         plain=plain,
+        extra={} if base is None else {"frozen": device_bytes(base)},
     )
 
 

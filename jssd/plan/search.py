@@ -116,15 +116,20 @@ def least_bytes(mesh: MeshConfig, config: Config, cfg: ModelConfig) -> float:
     """A lower bound of a device's memory in training.
 
     Weights, both moments (and the float32 master of bfloat16 weights), the float32 sum of gradients
-    and, with recomputation, the input of every layer.
+    and, with recomputation, the input of every layer. Where adapters are trained, frozen weights
+    and all that for adapters.
     """
     train = config.train
     wide = {"float32": 4, "bfloat16": 2}
     per_weight = wide[train.param_dtype] + wide[train.mu_dtype] + 4 + 4
     per_weight += 4 if train.param_dtype == "bfloat16" else 0
+    held = num_params(cfg) * per_weight
+    if train.lora.rank:
+        adapters = cfg.num_layers * flops.adapter_weights(cfg, train.lora)
+        held = num_params(cfg) * wide[train.param_dtype] + adapters * (12 + wide[train.mu_dtype])
     splits = mesh.fsdp * mesh.expert * mesh.context * mesh.tensor
     inputs = 0 if train.remat == "offload" else _layer_inputs(mesh, config, cfg)
-    return num_params(cfg) * per_weight / splits + inputs
+    return held / splits + inputs
 
 
 def estimate(mesh: MeshConfig, config: Config, cfg: ModelConfig, hardware: Hardware) -> float:
@@ -136,12 +141,14 @@ def estimate(mesh: MeshConfig, config: Config, cfg: ModelConfig, hardware: Hardw
         tokens=tokens,
         response_tokens=tokens,
         attention_pairs=tokens * (train.seq_len + 1) / 2,
+        adapters=flops.adapter_weights(cfg, train.lora),
     )
     shards = mesh.fsdp * mesh.expert * mesh.context
     weights = 2.0 * num_params(cfg) / mesh.tensor  # Bytes of bfloat16, gathered whole.
     if cfg.is_moe:
         weights /= mesh.expert
-    rounds = 3 * train.grad_accum + 1  # Gathered forward, again, backward; gradients scattered.
+    rounds = 3 * train.grad_accum  # Gathered forward, again, backward.
+    rounds += 0 if train.lora.rank else 1  # Gradients scattered: those of adapters are small.
     sent = rounds * weights * (shards - 1) / shards if shards > 1 else 0.0
     here = 2.0 * tokens / (mesh.data * shards) * cfg.embed_dim * cfg.num_layers
     sent += 8 * here * (mesh.tensor - 1) / mesh.tensor  # Two all-reduces a pass of a layer.
@@ -149,7 +156,7 @@ def estimate(mesh: MeshConfig, config: Config, cfg: ModelConfig, hardware: Hardw
     sent += 6 * here * (mesh.context - 1) * heads  # Keys and values of the other parts of a row.
     if cfg.is_moe:
         sent += 8 * here * cfg.experts_per_token * (mesh.expert - 1) / mesh.expert
-    if mesh.data > 1:
+    if mesh.data > 1 and not train.lora.rank:
         sent += 8.0 * num_params(cfg) / (shards * mesh.tensor)  # Gradients summed, in float32.
     seconds = work / hardware.num_devices / chip.peak + sent / (2 * chip.link)
     local = math.prod(hardware.shape[-1:] if chip.platform == "cuda" else hardware.shape)

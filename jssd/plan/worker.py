@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from jssd.config import Config, DecodeConfig, MeshConfig
+from jssd.config import Config, DecodeConfig, LoraConfig, MeshConfig
 from jssd.plan import absent
 
 if __name__ == "__main__":
@@ -90,6 +90,7 @@ def config_of(request: dict[str, Any]) -> Config:
         if dataclasses.is_dataclass(default):
             value = type(default)(**value)  # pyright: ignore[reportCallIssue]
         setattr(config, field.name, value)
+    config.train.lora = LoraConfig(**tree["train"]["lora"])
     config.mesh = MeshConfig(**tree["mesh"])
     config.evaluate.decodes = [
         DecodeConfig(**decode)  # pyright: ignore[reportCallIssue]
@@ -108,6 +109,7 @@ def _train_flops(config: Config, cfg, program: programs.Program) -> dict[str, An
         tokens=rows * length,
         response_tokens=rows * length,
         attention_pairs=rows * length * (length + 1) / 2,
+        adapters=flops.adapter_weights(cfg, config.train.lora),
     )
     return {
         "step": work.flops * program.repeat,

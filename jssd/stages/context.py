@@ -181,11 +181,13 @@ def freeze_settings(folder: pathlib.Path, settings: dict) -> None:
 
 def trained(config: Config) -> dict:
     """What decides the weights that come out: sections filter and train as a plain dict, without
-    `MACHINE`."""
+    `MACHINE`, and without adapters where there are none."""
     tree = section(config, "filter", "train")
+    without = MACHINE if config.train.lora.rank else (*MACHINE, "lora")
     if config.train.loss_on == "response":  # They say nothing then, and older folders lack them.
-        del tree["filter"]["unclosed"], tree["train"]["loss_on"], tree["train"]["think_end"]
-    return tree | {"train": {k: v for k, v in tree["train"].items() if k not in MACHINE}}
+        del tree["filter"]["unclosed"]
+        without = (*without, "loss_on", "think_end")
+    return tree | {"train": {k: v for k, v in tree["train"].items() if k not in without}}
 
 
 def section(config: Config, *names: str) -> dict:

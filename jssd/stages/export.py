@@ -3,11 +3,11 @@
 import jax
 
 from jssd import phases
+from jssd.config import LoraConfig
 from jssd.model import config as model_config
-from jssd.model import transformer
-from jssd.stages import context
+from jssd.stages import context, students
 from jssd.stages.context import Run, as_dtype
-from jssd.weights import hf
+from jssd.weights import hf, peft
 from jssd.weights.checkpoint import Checkpointer
 
 
@@ -16,10 +16,13 @@ def run(run: Run) -> None:
 
     What is exported are the weights that training computed with: with train.param_dtype="bfloat16"
     they are bfloat16, the rounding of the optimizer's float32 master, whatever export.dtype.
+    Adapters (train.lora) are merged into the base's weights in float32 and rounded once, and with
+    export.adapter they lie in `adapter/` too.
     """
-    config, folder = run.config, run.workdir / "export"
+    config, folder, adapter = run.config, run.workdir / "export", run.workdir / "adapter"
     context.freeze_settings(run.workdir / "train", context.trained(config))
-    if folder.exists():
+    wants_adapter = config.export.adapter and not adapter.exists()
+    if folder.exists() and not wants_adapter:
         return
     source = run.base_folder()
     cfg = model_config.from_hf(hf.read_config(source))
@@ -39,11 +42,23 @@ def run(run: Run) -> None:
                 f"train.num_steps={config.train.num_steps}. "
                 "Run stage sft first."
             )
-        like = transformer.abstract_params(cfg, as_dtype(config.train.param_dtype))
-        params = saved.restore_params("latest", like)
+        if wants_adapter:
+            peft.save(
+                adapter,
+                students.adapters(run, cfg, saved, step),
+                cfg,
+                config.train.lora,
+                base_model=str(source)
+                if config.model.path.endswith(".gguf")
+                else config.model.path,
+                source_folder=source,
+            )
+            print(f"exported the adapters of step {step} to {adapter}", flush=True)
+        if folder.exists():
+            return
         hf.save(
             folder,
-            params,
+            students.load(run, cfg, saved, step, as_dtype(config.export.dtype)),
             cfg,
             source_folder=source,
             temperature=config.export.temperature,
@@ -53,5 +68,15 @@ def run(run: Run) -> None:
             shard_bytes=config.export.shard_bytes,
             name=f"{config.name or 'jssd'} student",
             base_model=config.model.path,
+            notes=_about(config.train.lora) if config.train.lora.rank else "",
         )
     print(f"exported step {step} to {folder}", flush=True)
+
+
+def _about(lora: LoraConfig) -> str:
+    """What the model card says of adapters."""
+    return (
+        f"## Training\n\nLow-rank adapters (LoRA) of rank {lora.rank}, alpha "
+        f"{lora.alpha or lora.rank:g}, on {', '.join(lora.projections)}, beside frozen weights. "
+        "They are merged: these are ordinary weights, and nothing is left to load on top."
+    )

@@ -4,9 +4,10 @@ import jax
 
 from jssd import phases, sharding, survival
 from jssd.data import examples, filters, pipeline, samples
+from jssd.model import lora
 from jssd.stages import context, judges, together
 from jssd.stages.context import Run
-from jssd.train import loop
+from jssd.train import flops, loop
 from jssd.train.optimizer import make_optimizer
 from jssd.train.step import abstract_state, init_state, make_train_step
 from jssd.weights.checkpoint import Checkpointer
@@ -18,12 +19,19 @@ def run(run: Run) -> None:
 
     Raises `survival.Stopped` when the run was told to stop, and is saved.
     """
-    config = run.config
+    config, adapted = run.config, run.config.train.lora
     context.freeze_settings(run.workdir / "train", context.trained(config))
     drawn = samples.read_folder(run.workdir / "samples")
     with run.writer("train") as writer, jax.set_mesh(run.mesh):
-        cfg, params = run.load(run.base_folder(), "float32")  # The optimizer rounds them.
-        name = fingerprint(run.load(run.base_folder())[1], cfg.vocab_size)
+        drawn_from, weights = run.load(run.base_folder())
+        name = fingerprint(weights, drawn_from.vocab_size)
+        del weights
+        base = None
+        if adapted.rank:
+            cfg, base = run.load(run.base_folder(), config.train.param_dtype)
+            params = lora.init_adapters(cfg, adapted, config.train.seed)
+        else:
+            cfg, params = run.load(run.base_folder(), "float32")  # The optimizer rounds them.
         _check_origin(drawn, name, config.train.allow_foreign_samples)
         manifest = run.workdir / "samples" / samples.MANIFEST
         if manifest.exists():  # Sample files from elsewhere may come without.
@@ -57,7 +65,7 @@ def run(run: Run) -> None:
                 state,
                 batches,
                 make_train_step(
-                    cfg, optimizer, config.train, context.as_dtype(config.model.compute_dtype)
+                    cfg, optimizer, config.train, context.as_dtype(config.model.compute_dtype), base
                 ),
                 cfg=cfg,
                 num_steps=config.train.num_steps,
@@ -68,6 +76,7 @@ def run(run: Run) -> None:
                 should_stop=together.Together(
                     writer, every=config.survival.stragglers_every
                 ).should_stop,
+                adapters=flops.adapter_weights(cfg, adapted),
             )
             with phases.phase("save"):
                 checkpointer.wait()

@@ -18,7 +18,6 @@ from jssd.evals import sandbox, ways
 from jssd.evals.benchmarks import catalogue
 from jssd.evals.benchmarks.catalogue import Benchmark
 from jssd.metrics import Writer
-from jssd.model import transformer
 from jssd.sampling.score import Scorer
 from jssd.stages import (
     context,
@@ -30,6 +29,7 @@ from jssd.stages import (
     predict,
     sample,
     sft,
+    students,
     sweep_summary,
 )
 from jssd.stages.context import Run
@@ -185,9 +185,7 @@ def _weights(run: Run, todo: list[grids.Model]) -> Iterator[tuple]:
                 vocab_size=cfg.vocab_size,
             ) as saved,
         ):
-            kept = context.as_dtype(student.config.train.param_dtype)
-            like = transformer.abstract_params(cfg, kept)
-            params = saved.restore_params(model.step, like)
+            params = students.load(student, cfg, saved, model.step)
             params = jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), params, dtypes)
         yield model, cfg, params
 

@@ -7,6 +7,7 @@ output head counts response tokens only, for only they meet it. Not counted: pad
 than one that counts whole squares of attention or the head on every token.
 """
 
+from jssd.config import LoraConfig
 from jssd.model.config import ModelConfig
 
 # Dense bfloat16 peak in FLOP/s per JAX device, vendor figures, by `device.device_kind`.
@@ -35,8 +36,22 @@ def block_weights(cfg: ModelConfig) -> int:
     return cfg.embed_dim * (heads * cfg.head_dim + mlp)
 
 
+def adapter_weights(cfg: ModelConfig, config: LoraConfig) -> int:
+    """Numbers in the adapters of one block, as many as a token is multiplied with; 0 where lora is
+    off."""
+    D, F = cfg.embed_dim, cfg.mlp_dim
+    heads, kv_heads = cfg.num_heads * cfg.head_dim, cfg.num_kv_heads * cfg.head_dim
+    other = {"q": heads, "k": kv_heads, "v": kv_heads, "o": heads, "gate": F, "up": F, "down": F}
+    return config.rank * sum(D + other[name] for name in config.projections)
+
+
 def train_flops(
-    cfg: ModelConfig, *, tokens: float, response_tokens: float, attention_pairs: float
+    cfg: ModelConfig,
+    *,
+    tokens: float,
+    response_tokens: float,
+    attention_pairs: float,
+    adapters: int = 0,
 ) -> float:
     """FLOPs of forward and backward.
 
@@ -45,10 +60,15 @@ def train_flops(
       tokens: tokens that are not padding.
       response_tokens: those that meet the output head.
       attention_pairs: query-key pairs that the causal, per-sample mask leaves, in one layer.
+      adapters: `adapter_weights`. Where there are some, all weights are frozen: backward goes
+        through them once, for the gradient of what they are multiplied with.
     """
     blocks = cfg.num_layers * block_weights(cfg) * tokens
     attention = cfg.num_layers * 2 * cfg.num_heads * cfg.head_dim * attention_pairs
     head = cfg.embed_dim * cfg.vocab_size * response_tokens
+    if adapters:
+        trained = cfg.num_layers * adapters * tokens
+        return 2 * (2 * (blocks + head) + 3 * (attention + trained))
     return 3 * 2 * (blocks + attention + head)
 
 

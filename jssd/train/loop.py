@@ -51,6 +51,7 @@ def train(
     writer: Writer,
     checkpointer: Checkpointer,
     should_stop: Callable[[int], bool] = lambda step: False,
+    adapters: int = 0,
 ) -> TrainState:
     """Runs `train_step` until `num_steps`, logging and saving on the way. Returns the last state.
 
@@ -66,6 +67,7 @@ def train(
       checkpointer: receives the states.
       should_stop: asked after each step; True saves and returns early, with `state.step` short of
         `num_steps`. Every process must answer alike.
+      adapters: `flops.adapter_weights`, to count FLOPs; 0 where all weights are trained.
 
     Raises:
       FloatingPointError: the loss or the gradient norm is not finite. The update was not applied.
@@ -73,7 +75,7 @@ def train(
     """
     first = int(state.step) + 1
     saved = first - 1
-    meter = _Meter(cfg)
+    meter = _Meter(cfg, adapters)
     compiled: set[tuple[int, ...]] = set()  # Shapes of micro-batches that had their first step.
     with writer.progress(num_steps, "sft", done=saved) as advance:
         for step in range(first, num_steps + 1):
@@ -139,6 +141,7 @@ class _Meter:
     """Work and time since the last log line. Steps that compile are left out."""
 
     cfg: ModelConfig
+    adapters: int = 0
     seconds: float = 0.0
     waited: float = 0.0
     steps: int = 0
@@ -155,6 +158,7 @@ class _Meter:
             tokens=metrics["tokens"],
             response_tokens=metrics["response_tokens"],
             attention_pairs=metrics["attention_pairs"],
+            adapters=self.adapters,
         )
 
     def take(self) -> dict[str, float | None]:

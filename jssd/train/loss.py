@@ -56,6 +56,7 @@ def response_loss(
     *,
     chunk: int,
     vocab_size: int | None = None,
+    frozen_head: bool = False,
 ) -> LossSums:
     """Sums of the loss and of KeptMass over the response tokens of a batch.
 
@@ -71,12 +72,13 @@ def response_loss(
         expectation of the loss of a draw from it. Without them it is that of `targets_BT`.
       chunk: response tokens, per batch shard, whose logits exist at once.
       vocab_size: columns of `head_DV` from here on are padding, of probability 0; None is all V.
+      frozen_head: makes no gradient of `head_DV`: it comes out as zero.
     """
     vocab_size = vocab_size or head_DV.shape[1]
     split = ("batch", "seq")
     laws = () if support_probs_BTU is None else (support_probs_BTU,)
     run = on_shards(
-        functools.partial(_total_sums, chunk, vocab_size, len(laws)),
+        functools.partial(_total_sums, chunk, vocab_size, len(laws), frozen_head),
         ((*split, None), None, split, split, *((*split, None) for _ in (0, *laws))),
         ((),) * len(LossSums._fields),
     )
@@ -84,27 +86,31 @@ def response_loss(
     return LossSums(sums[0], *jax.lax.stop_gradient(sums[1:]))
 
 
-def _total_sums(chunk: int, vocab_size: int, num_laws: int, *args) -> tuple[jax.Array, ...]:
-    return total(_sums(chunk, vocab_size, num_laws, *args), "batch", "seq")
+def _total_sums(chunk: int, vocab_size: int, num_laws: int, frozen: bool, *args: jax.Array):
+    return total(_sums(chunk, vocab_size, num_laws, frozen, *args), "batch", "seq")
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _sums(chunk: int, vocab_size: int, num_laws: int, *args: jax.Array) -> tuple[jax.Array, ...]:
-    del num_laws
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def _sums(
+    chunk: int, vocab_size: int, num_laws: int, frozen: bool, *args: jax.Array
+) -> tuple[jax.Array, ...]:
+    del num_laws, frozen
     return _walk(chunk, vocab_size, *args, with_grads=False)[0]
 
 
-def _sums_forward(chunk: int, vocab_size: int, num_laws: int, *args: jax.Array):
+def _sums_forward(chunk: int, vocab_size: int, num_laws: int, frozen: bool, *args: jax.Array):
     del num_laws
-    return _walk(chunk, vocab_size, *args, with_grads=True)
+    return _walk(chunk, vocab_size, *args, with_grads=True, frozen=frozen)
 
 
-def _sums_backward(chunk: int, vocab_size: int, num_laws: int, grads, cotangents):
-    del chunk, vocab_size
+def _sums_backward(
+    chunk: int, vocab_size: int, num_laws: int, frozen: bool, grads: tuple, cotangents
+):
+    del chunk, vocab_size, frozen
     # Each device that holds a part of the vocabulary has a share of the sum's cotangent. Exact when
     # the caller differentiates the sum itself, as the train step does: `scale` is 1.
     scale = total(cotangents[0], "vocab")
-    scaled = ((grad.astype(jnp.float32) * scale).astype(grad.dtype) for grad in grads)
+    scaled = jax.tree.map(lambda grad: (grad.astype(jnp.float32) * scale).astype(grad.dtype), grads)
     return *scaled, None, None, None, *[None] * num_laws
 
 
@@ -113,9 +119,10 @@ _sums.defvjp(_sums_forward, _sums_backward)
 
 def _walk(
     chunk: int, vocab_size: int, x_BTD, head_DV, targets_BT, mask_BT, support_ids_BTU,
-    probs_BTU=None, *, with_grads: bool,
+    probs_BTU=None, *, with_grads: bool, frozen: bool = False,
 ):  # fmt: skip
-    """The sums, and the gradients of their first entry by `x_BTD` and `head_DV` (or None)."""
+    """The sums, and the gradients of their first entry by `x_BTD` and `head_DV` (or None): the
+    second one is None for a `frozen` head."""
     # Cast, then gathered from its shards: once, not in every chunk, and in the narrower dtype. Not
     # before the hidden states are there: until then the copy would only take up memory.
     x_BTD, head_there_DV = jax.lax.optimization_barrier((x_BTD, head_DV))
@@ -160,19 +167,21 @@ def _walk(
         product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
         # Of a split vocabulary, each device's part of the sum. It is joined further back.
         dx_CD = product("CV,DV->CD", errors_CV, whole_DV).astype(dx_MD.dtype)
-        return sums, (
-            dx_MD.at[place_C].set(dx_CD, mode="drop"),
-            dhead_DV + product("CD,CV->DV", x_CD, errors_CV),
-        )
+        if dhead_DV is not None:
+            dhead_DV += product("CD,CV->DV", x_CD, errors_CV)
+        return sums, (dx_MD.at[place_C].set(dx_CD, mode="drop"), dhead_DV)
 
-    grads = (jnp.zeros_like(x_MD), jnp.zeros((D, V), jnp.float32)) if with_grads else None
+    grads = None
+    if with_grads:
+        grads = (jnp.zeros_like(x_MD), None if frozen else jnp.zeros((D, V), jnp.float32))
     zeros = tuple(jnp.zeros((), jnp.float32) for _ in LossSums._fields)
     with jax.named_scope("loss"):
         sums, grads = jax.lax.fori_loop(0, turns, turn, (zeros, grads))
     if grads is None:
         return sums, None
     dx_MD, dhead_DV = grads
-    dhead_DV = scatter(dhead_DV.astype(head_DV.dtype), 0, "embed")
+    if dhead_DV is not None:
+        dhead_DV = scatter(dhead_DV.astype(head_DV.dtype), 0, "embed")
     # Before the backward pass of the layers begins: the whole gradient would lie through all of it.
     dx_MD, dhead_DV = jax.lax.optimization_barrier((dx_MD, dhead_DV))
     return sums, (dx_MD.reshape(x_BTD.shape), dhead_DV)

@@ -64,6 +64,7 @@ def make_optimizer(config: TrainConfig) -> Optimizer:
     """AdamW with a clipped global norm, in float32.
 
     With `param_dtype` "bfloat16" the state is a `Master`, and the weights are always its rounding.
+    Adapters (`lora`) are float32 themselves.
     The second moment is float32; the first is stored in `mu_dtype`.
     """
     chain = optax.chain(
@@ -74,10 +75,11 @@ def make_optimizer(config: TrainConfig) -> Optimizer:
         optax.add_decayed_weights(config.weight_decay, mask=decays),
         optax.scale_by_learning_rate(learning_rate_schedule(config)),
     )
-    rounded = config.param_dtype != "float32"
+    dtype = "float32" if config.lora.rank else config.param_dtype
+    rounded = dtype != "float32"
 
     def weights(params: dict) -> dict:
-        return jax.tree.map(lambda p: p.astype(config.param_dtype), params)
+        return jax.tree.map(lambda p: p.astype(dtype), params)
 
     def init(params: dict) -> tuple[dict, Any]:
         moments = chain.init(params)

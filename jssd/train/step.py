@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from jssd.config import TrainConfig
-from jssd.model import transformer
+from jssd.model import lora, transformer
 from jssd.model.config import ModelConfig
 from jssd.sharding import balanced_order, batch_shards, check_divisible, parts, sharding
 from jssd.train.loss import LossSums, response_loss
@@ -30,7 +30,7 @@ from jssd.train.optimizer import Optimizer, learning_rate_schedule
 class TrainState:
     """All that an update reads and writes."""
 
-    params: dict
+    params: dict  # What is trained: the weights, or the adapters beside frozen ones.
     opt_state: Any  # Of `make_optimizer`: moments like `params`, counters, perhaps a master.
     step: jax.Array  # int32 scalar: updates applied so far.
 
@@ -43,7 +43,7 @@ Metrics = dict[str, jax.Array]
 class Totals(NamedTuple):
     """Float32 sums over the micro-batches of a step so far."""
 
-    grads: dict  # Like the weights, and sharded as they are.
+    grads: dict  # Like `TrainState.params`, and sharded as they are.
     loss: LossSums
     router_aux_loss: jax.Array  # Of each micro-batch, times its response tokens.
     tokens: jax.Array  # Without padding.
@@ -57,16 +57,18 @@ class TrainStep:
     The parts are jitted; they are apart to be looked at, compiled ahead, or measured.
     """
 
-    zeros: jax.stages.Wrapped  # Weights -> totals of nothing.
-    # (totals or None, weights, micro-batch) -> totals with the micro-batch. The totals are donated.
+    zeros: jax.stages.Wrapped  # What is trained -> totals of nothing.
+    # (totals or None, what is trained, micro-batch, `base`) -> totals with the micro-batch. The
+    # totals are donated.
     add: jax.stages.Wrapped
     update: jax.stages.Wrapped  # (state, totals) -> (state, metrics). The state is donated.
+    base: dict | None = None  # The frozen weights that adapters are trained beside.
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         # With one micro-batch its gradients are the totals: no second copy of them is made.
         totals = self.zeros(state.params) if len(batch) > 1 else None
         for micro in batch:
-            totals = self.add(totals, state.params, micro)
+            totals = self.add(totals, state.params, micro, self.base)
         return self.update(state, totals)
 
 
@@ -134,8 +136,12 @@ def make_train_step(
     optimizer: Optimizer,
     train_config: TrainConfig,
     compute_dtype=None,
+    base: dict | None = None,
 ) -> TrainStep:
     """The step of a model under an optimizer.
+
+    With `train_config.lora` on, `base` are the frozen weights, which no gradient and no optimizer
+    state is made for, and the state's params the adapters.
 
     The loss is the mean over the response tokens of all micro-batches together, so it does not
     depend on how they were cut. (The router's loss does, a little: it looks at a micro-batch as a
@@ -150,16 +156,23 @@ def make_train_step(
     """
     schedule = learning_rate_schedule(train_config)
 
-    def micro_loss(params: dict, micro: MicroBatch) -> tuple[jax.Array, tuple[LossSums, jax.Array]]:
+    def micro_loss(
+        params: dict, base: dict | None, micro: MicroBatch
+    ) -> tuple[jax.Array, tuple[LossSums, jax.Array]]:
+        weights, adapters = params, None
+        if base is not None:
+            weights, adapters = base, lora.scaled(params, train_config.lora)
         x_BTD, balance = transformer.forward(
-            params, cfg, micro["inputs"], micro["positions"], micro["segment_ids"],
+            weights, cfg, micro["inputs"], micro["positions"], micro["segment_ids"],
             dtype=compute_dtype, remat=train_config.remat, unroll=train_config.unroll,
             attend=train_config.attention, packed=train_config.packing == "packed",
+            adapters=adapters,
         )  # fmt: skip
         sums = response_loss(
-            x_BTD, transformer.head(params),
+            x_BTD, transformer.head(weights),
             micro["targets"], micro["loss_mask"], micro["support_ids"],
             micro.get("support_probs"), chunk=train_config.loss_chunk, vocab_size=cfg.vocab_size,
+            frozen_head=base is not None,
         )  # fmt: skip
         # Weighed by response tokens, so that the division by all of them leaves the mean.
         balance = jnp.float32(0) if balance is None else balance * sums.tokens
@@ -172,8 +185,11 @@ def make_train_step(
         return Totals(grads, LossSums(*(zero for _ in LossSums._fields)), zero, zero, zero)
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def add(totals: Totals | None, params: dict, micro: MicroBatch) -> Totals:
-        (_, (sums, balance)), grads = jax.value_and_grad(micro_loss, has_aux=True)(params, micro)
+    def add(
+        totals: Totals | None, params: dict, micro: MicroBatch, base: dict | None = None
+    ) -> Totals:
+        gradient = jax.value_and_grad(micro_loss, has_aux=True)
+        (_, (sums, balance)), grads = gradient(params, base, micro)
         real = micro["segment_ids"] > 0
         new = Totals(
             jax.tree.map(lambda grad: grad.astype(jnp.float32), grads),
@@ -208,4 +224,4 @@ def make_train_step(
             "attention_pairs": totals.attention_pairs,
         }
 
-    return TrainStep(zeros, add, update)
+    return TrainStep(zeros, add, update, base)

@@ -171,14 +171,21 @@ class Checkpointer:
           FileNotFoundError: no such checkpoint.
           ValueError: it is damaged, or its weights are not those of `abstract_params`.
         """
-        names = {"latest": self.latest_step, "best": self.best_step}
-        number = names[step]() if isinstance(step, str) else step
-        steps = self._manager.all_steps()
-        if number is None or number not in steps:
-            there = ", ".join(str(s) for s in sorted(steps)) or "none"
-            raise FileNotFoundError(f"{self._folder} has no checkpoint {step}; there: {there}.")
+        number = self._number(step)
         self._compare(number, self._meta_of(number), abstract_params)
         return self._restore(number, params=_placed(abstract_params))["params"]
+
+    def meta(self, step: int | str) -> dict:
+        """The facts stored with one checkpoint.
+
+        Args:
+          step: its number, "latest" or "best".
+
+        Raises:
+          FileNotFoundError: no such checkpoint.
+          ValueError: it is damaged.
+        """
+        return self._meta_of(self._number(step))["meta"]
 
     def wait(self) -> None:
         """Returns when the save in the background is whole; raises OSError if it failed."""
@@ -218,6 +225,15 @@ class Checkpointer:
                 f"{self._name(step)} needs up to {needed / 2**30:.2f} GiB, but the disk has "
                 f"{free / 2**30:.2f} GiB left. The checkpoints before it are whole."
             )
+
+    def _number(self, step: int | str) -> int:
+        names = {"latest": self.latest_step, "best": self.best_step}
+        number = names[step]() if isinstance(step, str) else step
+        steps = self._manager.all_steps()
+        if number is None or number not in steps:
+            there = ", ".join(str(s) for s in sorted(steps)) or "none"
+            raise FileNotFoundError(f"{self._folder} has no checkpoint {step}; there: {there}.")
+        return number
 
     def _name(self, step: int) -> str:
         return f"{self._folder}/{step}"

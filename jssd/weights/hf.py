@@ -275,11 +275,12 @@ def _fetch(params: dict, row: names.Row, place: tuple[int, ...], cfg) -> np.ndar
         named = isinstance(sharding, jax.NamedSharding)
         leaf = _take_sharded(leaf, place, sharding) if named else _take(leaf, place)
     real = tuple(slice(size) for size in names.our_shape(row, cfg)[len(place) :])
-    return names.to_hf(row, _to_host(leaf)[real])
+    return names.to_hf(row, to_host(leaf)[real])
 
 
-def _to_host(leaf: jax.Array) -> np.ndarray:
-    """The whole array. Not by `np.asarray`, which would keep a second copy alive with the array."""
+def to_host(leaf: jax.Array) -> np.ndarray:
+    """The whole array; on many hosts all call it. Not by `np.asarray`, which would keep a second
+    copy alive with the array."""
     if not leaf.is_fully_addressable:
         from jax.experimental import multihost_utils
 

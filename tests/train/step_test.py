@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jssd.config import TrainConfig
+from jssd.config import LoraConfig, TrainConfig
 from jssd.model import transformer
 from jssd.train import optimizer, step
 
@@ -21,13 +21,15 @@ def _state(toy, config):
 
 @functools.cache
 def _compiled(cfg, settings, compute_dtype):
-    config = TrainConfig(*settings)
+    values, cut = settings
+    config = TrainConfig(**dict(values, lora=LoraConfig(*cut)))
     return step.make_train_step(cfg, optimizer.make_optimizer(config), config, compute_dtype)
 
 
 def _train_step(toy, config, compute_dtype=None):
     """The step for a config, compiled once for all tests of this file."""
-    return _compiled(toy.cfg, dataclasses.astuple(config), compute_dtype)
+    values = tuple((name, value) for name, value in vars(config).items() if name != "lora")
+    return _compiled(toy.cfg, (values, dataclasses.astuple(config.lora)), compute_dtype)
 
 
 def _run(toy, config, batches, compute_dtype=None):

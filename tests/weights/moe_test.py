@@ -187,8 +187,8 @@ def test_every_mesh_loads_the_same_and_each_device_reads_its_own_part(saved, sha
 
 @pytest.mark.parametrize("shape", MESHES, ids=str)
 def test_every_mesh_writes_the_same_bytes_one_tensor_at_a_time(saved, shape, tmp_path, monkeypatch):
-    gathered, to_host = [], hf._to_host
-    monkeypatch.setattr(hf, "_to_host", lambda leaf: gathered.append(leaf.shape) or to_host(leaf))
+    gathered, to_host = [], hf.to_host
+    monkeypatch.setattr(hf, "to_host", lambda leaf: gathered.append(leaf.shape) or to_host(leaf))
     with _mesh(shape):
         cfg, params = hf.load(saved / "one")
         hf.save(tmp_path / "out", params, cfg, source_folder=saved / "one")
