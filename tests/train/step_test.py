@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,8 @@ def _state(toy, config):
 @functools.cache
 def _compiled(cfg, settings, compute_dtype):
     values, cut = settings
-    config = TrainConfig(**dict(values, lora=LoraConfig(*cut)))
+    fields: dict[str, Any] = dict(values)
+    config = TrainConfig(**fields, lora=LoraConfig(*cut))
     return step.make_train_step(cfg, optimizer.make_optimizer(config), config, compute_dtype)
 
 
