@@ -6,7 +6,8 @@ as when the network is down, is told once and left out for the rest of the stage
 start tries it again. The run itself never stops for it, and its files lose nothing.
 
 How long it takes to fail is the package's own affair: W&B tries a server that refuses connections
-for a minute and three quarters (measured), in which the run waits.
+for a minute and three quarters (measured), in which the run waits. MLflow would try for longer than
+anyone waited; unless its own settings say otherwise it is told to try twice more.
 """
 
 import importlib
@@ -142,6 +143,8 @@ class _Mlflow:
     """https://mlflow.org: MLFLOW_TRACKING_URI says where, as MLflow itself has it."""
 
     def __init__(self, owner: Trackers):
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")  # Seconds.
         mlflow: Any = importlib.import_module("mlflow")
         self._metric = mlflow.entities.Metric
         self._client = mlflow.MlflowClient()
