@@ -5,6 +5,7 @@ Loss and train steps on meshes are in tests/train/sharded_test.py.
 
 import dataclasses
 import types
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -226,7 +227,7 @@ class _Device:
     process_index: int
 
 
-def _devices_of_hosts(mesh, per_host):
+def _devices_of_hosts(mesh, per_host) -> Any:
     """A mesh of stand-ins for its devices, so many to a host."""
     stand_in = lambda device: _Device(device.id, device.id // per_host)
     return types.SimpleNamespace(
