@@ -16,8 +16,8 @@ MODELS = ("base", "student")
 # What may differ between the seeds of one run: the seeds, and what never changes a token.
 _FREE = {"sampling": ("seed",), "train": ("seed",), "evaluate": ("seed", "workers")}
 _FREE_SECTIONS = (
-    "name", "stages", "seeds", "rounds", "compile_cache", "mesh", "engine", "hardware", "plan",
-    "mechanism", "toy", "survival",
+    "name", "stages", "seeds", "rounds", "trackers", "shard", "survival", "compile_cache",
+    "mesh", "engine", "hardware", "plan", "mechanism", "toy",
 )  # fmt: skip
 
 Place = tuple[str, str, str]  # Benchmark, decoding, model.
@@ -37,6 +37,7 @@ class RunFiles:
     scores: dict[Place, dict[str, Any]]
     comparisons: list[dict[str, Any]] | None
     mechanism: dict[str, Any] | None
+    sweep: dict[str, Any] | None
 
     @property
     def status(self) -> dict[str, str]:
@@ -63,6 +64,16 @@ class Pooled:
 
 
 @dataclasses.dataclass(frozen=True)
+class Group:
+    """pass@1 of some of the problems, as those of one difficulty. `interval` is of a single seed;
+    with several, `value` is their mean and there is none."""
+
+    problems: int
+    value: float
+    interval: passk.Estimate | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Cell:
     """One model on one benchmark at one decoding. Counts are summed over seeds, means averaged."""
 
@@ -76,6 +87,7 @@ class Cell:
     verdicts: dict[str, int]
     mean_tokens: float
     truncated: float
+    groups: dict[str, Group]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,11 +168,12 @@ def _read_run(name: str, workdir: pathlib.Path) -> RunFiles | None:
         },
         comparisons=_read_json(workdir / "eval" / "comparisons.json"),
         mechanism=_read_json(workdir / "mechanism" / "summary.json"),
+        sweep=_read_json(workdir / "sweep" / "summary.json"),
     )
     planned = read_plan(workdir) is not None
     if not (
         found.samples or found.data or found.steps or found.scores or found.exported
-        or found.mechanism or planned
+        or found.mechanism or found.sweep or planned
     ):  # fmt: skip
         return None
     if config is None:
@@ -245,6 +258,23 @@ def _cell(place: Place, runs: Sequence[RunFiles]) -> Cell:
         verdicts=verdicts,
         mean_tokens=float(np.mean([scores["mean_tokens"] for scores in found])),
         truncated=float(np.mean([scores["truncated"] for scores in found])),
+        groups={name: _group([s["by_group"][name] for s in found]) for name in _groups(found)},
+    )
+
+
+def _groups(found: list[dict[str, Any]]) -> list[str]:
+    """Names of the groups that every seed has; work directories of old may have none."""
+    return [
+        name for name in found[0].get("by_group", {}) if all(name in s["by_group"] for s in found)
+    ]
+
+
+def _group(parts: list[dict[str, Any]]) -> Group:
+    firsts = [passk.Estimate(**part["pass_at"]["1"]) for part in parts]
+    return Group(
+        problems=parts[0]["problems"],
+        value=float(np.mean([first.value for first in firsts])),
+        interval=firsts[0] if len(firsts) == 1 else None,
     )
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from jssd import goodput
 from jssd.plan import table
-from jssd.stages import coloured, excerpts, findings, pages, plots
+from jssd.stages import coloured, excerpts, findings, heatmaps, pages, plots, sweep_summary
 from jssd.stages.findings import Cell, Gap, RunFiles
 from jssd.stages.pages import PAGE, interval, p_value, percent, points
 
@@ -50,9 +50,9 @@ def run(workdirs: list[pathlib.Path], folder: pathlib.Path) -> None:
     figures = _figures(runs, cells)
     page = _page(runs, absent, cells, gaps, figures, folder)
     pages.write(folder, figures | {PAGE: page})
-    for old in folder.glob("pass_at-*.png"):
+    for old in (*folder.glob("pass_at-*.png"), *folder.glob("sweep-*.png")):
         if old.name not in figures:
-            old.unlink()  # Of a benchmark that is no longer evaluated.
+            old.unlink()  # Of a benchmark or a grid that is no longer there.
     _print(runs, absent, cells, gaps)
     print(f"report: {folder / PAGE}", flush=True)
 
@@ -69,6 +69,10 @@ def _figures(runs: Sequence[RunFiles], cells: Sequence[Cell]) -> dict[str, bytes
     for index, run in enumerate(runs):
         if run.mechanism:
             figures[f"mechanism-{index}.png"] = plots.panels(run.mechanism["panels"])
+        if run.sweep:
+            figures |= {
+                f"sweep-{index}-{name}.png": png for name, png in heatmaps.draw_all(run.sweep)
+            }
     return figures
 
 
@@ -109,6 +113,34 @@ def _page(
         goodput=goodput.read(run.workdir for run in runs),
         plan=findings.read_plan(folder.parent),
         plan_table=table,
+        asked={
+            name: _distinct(
+                scores.get("told", "")
+                for run in runs
+                for p, scores in run.scores.items()
+                if p[0] == name
+            )
+            for name in _benchmarks(cells)
+        },
+        rules={
+            name: next(
+                scores.get("protocol", {})
+                for run in runs
+                for p, scores in run.scores.items()
+                if p[0] == name
+            )
+            for name in _benchmarks(cells)
+        },
+        sweeps=[
+            {
+                "name": run.name,
+                "cells": run.sweep["cells"],
+                "sentences": sweep_summary.lines(run.sweep),
+                "figures": [name for name in figures if name.startswith(f"sweep-{index}-")],
+            }
+            for index, run in enumerate(runs)
+            if run.sweep
+        ],
         mechanisms=[
             {
                 "name": run.name,
@@ -127,6 +159,8 @@ def missing(runs: Sequence[RunFiles], absent: Sequence[str]) -> list[str]:
     several = len(runs) + len(absent) > 1
     lines = [f"not run: every stage of {name}" for name in absent]
     for run in runs:
+        if run.sweep and not (run.samples or run.scores):
+            continue  # It draws and trains for itself.
         where = f" ({run.name})" if several else ""
         for stage, state in run.status.items():
             if state == "not run":

@@ -1,6 +1,7 @@
 """The report: numbers as the stages wrote them, hostile text tamed, gaps named, old pages kept."""
 
 import dataclasses
+import html
 import json
 import os
 import re
@@ -11,7 +12,8 @@ import pytest
 from jssd.config import Config, DecodeConfig, FilterConfig, to_dict
 from jssd.data import filters, samples
 from jssd.evals import passk
-from jssd.stages import excerpts, findings, report
+from jssd.stages import excerpts, findings, heatmaps, report, sweep_summary
+from tests.stages.sweep_test import make_summary
 
 HOSTILE = '</pre><script>alert(1)</script><img src="https://evil.example/x.png">\ud800'
 RESAMPLES = 200
@@ -205,6 +207,56 @@ def test_scores_without_comparisons_are_shown_as_unfinished(tmp_path):
     page = page_of(tmp_path / "out")
     assert "not finished: evaluate, 4 of 4 scores" in page
     assert "not run: the comparison of base and student" in page
+
+
+def test_rules_and_groups_stand_beside_the_numbers(tmp_path):
+    workdir = full_run(tmp_path / "run")
+    for path in workdir.glob("eval/*/*/*/scores.json"):
+        scores = json.loads(path.read_text())
+        part = {key: scores[key] for key in ("pass_at",)}
+        scores |= {
+            "told": "tasks: 20 problems & days",
+            "protocol": {"extraction": "last_fence", "seconds_per_test": 7.0},
+            "by_group": {"easy": part | {"problems": 12}, "hard": part | {"problems": 8}},
+        }
+        path.write_text(json.dumps(scores))
+    report.run([workdir], tmp_path / "out")
+    page = " ".join(page_of(tmp_path / "out").split())
+    assert "Asked: tasks: 20 problems &amp; days." in page
+    assert "judged by: extraction last_fence, seconds per test 7." in page
+    assert "by group" in page and page.count("12 problems</span>") == 4
+    first = json.loads((workdir / "eval/tasks/hot/base/scores.json").read_text())["pass_at"]["1"]
+    assert f'{100 * first["value"]:.1f} <span class="faint">[{100 * first["low"]:.1f}, ' in page
+
+
+def test_a_sweep_alone_makes_a_page(tmp_path):
+    summary = make_summary()
+    write_json(tmp_path / "run" / "config.json", to_dict(make_config()))
+    write_json(tmp_path / "run" / "sweep" / "summary.json", summary)
+    report.run([tmp_path / "run"], tmp_path / "out")
+    page = page_of(tmp_path / "out")
+    for line in sweep_summary.lines(summary):
+        assert line in html.unescape(page)
+    figures = {path.name for path in (tmp_path / "out").glob("sweep-*.png")}
+    assert figures == {f"sweep-0-{name}.png" for name, _ in heatmaps.draw_all(summary)}
+    assert page.count('src="data:image/png;base64,') == len(figures)
+    assert page.count("<td>") > len(summary["cells"]) and "not run: evaluate" not in page
+
+
+def test_the_page_is_dark_where_readers_are(tmp_path):
+    page = page_of_run(tmp_path)
+    light, dark = page.split("@media (prefers-color-scheme: dark)", 1)
+    names = set(re.findall(r"(--[\w-]+):", light[light.index(":root") :]))
+    assert names == set(re.findall(r"(--[\w-]+):", dark.split("}", 1)[0]))
+    used = set(re.findall(r"var\((--[\w-]+)\)", page))
+    assert used and used <= names
+    rest = dark.split("}", 2)[2].split("</style>", 1)[0]
+    assert re.findall(r"#[0-9a-f]{3,6}", rest) == ["#fff"]  # Behind figures, which are light.
+
+
+def page_of_run(tmp_path):
+    report.run([full_run(tmp_path / "run")], tmp_path / "out")
+    return page_of(tmp_path / "out")
 
 
 def test_nothing_at_all_is_one_clear_error(tmp_path):
