@@ -98,12 +98,15 @@ class Guard:
         if folder is not None:
             heartbeats.path(folder, self.rank).unlink(missing_ok=True)
 
-    def depart(self, code: int, reason: str = "", *, wait: float = 5.0) -> NoReturn:
-        """Ends this process with `code`, with the others if they come within `wait` seconds.
+    def depart(self, code: int, reason: str = "", *, wait: float = 5.0, told: str = "") -> NoReturn:
+        """Says `told`, and ends this process with `code`, with the others if they come within
+        `wait` seconds.
 
         Without joining in JAX's own shutdown: that waits minutes for a process that is hung.
         """
-        self._leaving.acquire()  # Whoever comes second waits for the end.
+        self._leaving.acquire()  # Whoever comes second waits for the end, and says no more.
+        if told:
+            _say(told)
         if self._client is not None:
             self._tell(code, reason)
             with contextlib.suppress(Exception):
@@ -203,8 +206,8 @@ class Guard:
 
     def interrupted(self) -> NoReturn:
         """Ends the process after Ctrl-C."""
-        _say("interrupted. The same command goes on where it was stopped.")
-        self.depart(INTERRUPTED, "interrupted", wait=1.0)
+        told = "interrupted. The same command goes on where it was stopped."
+        self.depart(INTERRUPTED, "interrupted", wait=1.0, told=told)
 
     def _check_alive(self, view: phases.View, now: float) -> None:
         limit = limit_of(self._limits, view.name)
