@@ -44,7 +44,7 @@ def test_a_job_of_200_prompts_ended_ten_times_at_random_gives_the_same_file(
                 time.sleep(0.001)
             time.sleep(rng.random() * 0.05)
             run.send_signal(how)
-        assert run.returncode == -how
+        assert run.returncode == (42 if how == signal.SIGTERM else -how)  # Saved, or killed.
         counts.append(conftest.count_lines(partial))
     assert counts == sorted(counts) and counts[-1] < 200 and len(set(counts)) > 5
     done = conftest.cli(tiny, workdir, *JOB)
