@@ -77,8 +77,6 @@ def main(argv: list[str]) -> None:
         _leave(error, survival.FAILED)
     except survival.Stopped:
         guard.stopped()
-    except KeyboardInterrupt:
-        guard.interrupted()
     except Exception:
         if guard.count == 1:
             raise

@@ -54,7 +54,6 @@ class Guard:
         self._began = time.time()
         self._written = 0.0
         self._stop_at: float | None = None  # When SIGTERM came, here or at another process.
-        self._interrupted_at: float | None = None
         self._wake_read, self._wake_write = os.pipe()
         for end in (self._wake_read, self._wake_write):
             os.set_blocking(end, False)
@@ -63,10 +62,12 @@ class Guard:
         threading.Thread(target=self._watch, name="survival", daemon=True).start()
 
     def take_signals(self) -> None:
-        """Makes SIGTERM ours. JAX takes it when it joins processes: call again after that."""
+        """Makes SIGTERM and SIGINT ours. JAX takes the first when it joins processes: call again
+        after that."""
         # The thread reads the signal from a pipe, whatever the main thread is at; Python only
         # writes to the pipe for signals that have a handler.
-        signal.signal(signal.SIGTERM, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
 
     def configure(self, limits: SurvivalConfig, folder: pathlib.Path) -> None:
         """From now on with these limits, and with a heartbeat file in `folder`."""
@@ -160,8 +161,6 @@ class Guard:
                 waited = now - self._stop_at
                 if waited > (self._limits.grace if view.holds else _IDLE_SECONDS):
                     self._give_up(view)
-            elif self._interrupted_at is not None and now - self._interrupted_at > _IDLE_SECONDS:
-                self.interrupted()
             else:
                 self._check_alive(view, now)
 
@@ -170,8 +169,8 @@ class Guard:
             self._ask_to_stop("received SIGTERM")
             if self._client is not None:
                 self._tell(PREEMPTED, "")
-        elif number == signal.SIGINT and self._interrupted_at is None:
-            self._interrupted_at = time.monotonic()
+        elif number == signal.SIGINT:
+            self._interrupted()
 
     def _ask_to_stop(self, told: str) -> None:
         if self._stop_at is None:
@@ -204,8 +203,9 @@ class Guard:
         self._finished.wait(self._limits.heartbeat + 10)
         self.depart(FAILED, "an unexpected error: see its traceback")
 
-    def interrupted(self) -> NoReturn:
-        """Ends the process after Ctrl-C."""
+    def _interrupted(self) -> NoReturn:
+        """Ends the process after Ctrl-C, at once: a KeyboardInterrupt may come up in other people's
+        code, which makes a traceback of it, or nothing."""
         told = "interrupted. The same command goes on where it was stopped."
         self.depart(INTERRUPTED, "interrupted", wait=1.0, told=told)
 
