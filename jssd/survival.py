@@ -66,8 +66,10 @@ class Guard:
         after that."""
         # The thread reads the signal from a pipe, whatever the main thread is at; Python only
         # writes to the pipe for signals that have a handler.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        # A shell starts a script's background jobs with SIGINT ignored: so they stay.
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, lambda *_: None)
 
     def configure(self, limits: SurvivalConfig, folder: pathlib.Path) -> None:
         """From now on with these limits, and with a heartbeat file in `folder`."""

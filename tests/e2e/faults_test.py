@@ -54,7 +54,8 @@ def started(processes: list[subprocess.Popen]) -> Iterator[list[subprocess.Popen
 
 def start(tiny, workdir, *flags) -> subprocess.Popen:
     return subprocess.Popen(
-        conftest.command(tiny, workdir, *flags),
+        # Where these tests are a script's background job, SIGINT is ignored, and so by children.
+        ["env", "--default-signal=INT", *conftest.command(tiny, workdir, *flags)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
