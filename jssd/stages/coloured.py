@@ -50,11 +50,10 @@ def write(
         quantities=QUANTITIES,
         parts=list(summary["kinds"]["all"]["base"]["loss"]),
         models=locks_forks.MODELS,
-        figures={name: pages.embedded(data) for name, data in figures.items()},
-        colors=plots.COLORS,
+        figures={name: pages.embedded(plot) for name, plot in figures.items()},
         shown=[_shown(completion, tokenizer) for completion in chosen],
     )
-    pages.write(folder, figures | {PAGE: page})
+    pages.write(folder, {name: plot.light for name, plot in figures.items()} | {PAGE: page})
 
 
 def sentences(summary: dict[str, Any]) -> list[str]:

@@ -8,13 +8,13 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from jssd.stages.plots import COLORS, png
+from jssd.stages.ink import Ink, Plot, plot
 
 _WHOLE = "whole"  # In names of files and keys, for no truncation.
 
 
-def draw_all(summary: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """(file name without ending, PNG) of every figure that `sweep/summary.json` has rows for."""
+def draw_all(summary: dict[str, Any]) -> Iterator[tuple[str, Plot]]:
+    """(file name without ending, plot) of every figure that `sweep/summary.json` has rows for."""
     cells = summary["cells"]
     for (benchmark, k), mine in _groups(_by_k(cells), "benchmark", "k"):
         start = f"{benchmark}-pass{k}"
@@ -47,8 +47,8 @@ def draw_all(summary: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
                 yield name, heat(some, steps, lambda row: row["step"], "step", title)
 
 
-@png
-def heat(cells: list[dict], rows: list, row_of, label: str, title: str) -> Figure:
+@plot
+def heat(ink: Ink, cells: list[dict], rows: list, row_of, label: str, title: str) -> Figure:
     """pass@k by row and T_eval, figures in the cells. Rows of T_train get lines of equal T_eff."""
     columns = sorted({cell["law"]["temperature"] for cell in cells})
     values = np.full((len(rows), len(columns)), np.nan)
@@ -87,33 +87,33 @@ def _teff_lines(axes, rows: list[float], columns: list[float]) -> None:
         axes.clabel(drawn, fmt="T_eff %g", fontsize=7)
 
 
-@png
-def collapse(cells: list[dict], fit: dict, title: str) -> Figure:
+@plot
+def collapse(ink: Ink, cells: list[dict], fit: dict, title: str) -> Figure:
     """pass@k over T_eff, coloured by T_train, and the quadratic fitted to it."""
     figure = Figure(figsize=(6.0, 3.6), layout="constrained")
     axes = figure.subplots()
     groups = _groups(cells, "train_temperature")
     for index, ((t_train,), some) in enumerate(groups):
-        color = matplotlib.colormaps["viridis"](index / max(len(groups), 2))
+        color = ink.step(index, len(groups))
         x, estimates = [row["teff"] for row in some], [row["estimate"] for row in some]
         _dots(axes, x, estimates, fmt="o", color=color, label=f"T_train {t_train:g}")
     x = np.linspace(min(row["teff"] for row in cells), max(row["teff"] for row in cells), 100)
     curve = fit["constant"] + fit["linear"] * x + fit["quadratic"] * x**2
-    axes.plot(x, 100 * curve, color="#39424d", lw=1.2, label=f"quadratic, R² {fit['r2']:.2f}")
+    axes.plot(x, 100 * curve, color=ink.text, lw=1.2, label=f"quadratic, R² {fit['r2']:.2f}")
     axes.set(title=title, xlabel="T_eff = T_train x T_eval", ylabel="percent")
     axes.grid(True)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend()
     return figure
 
 
-@png
-def curves(cells: list[dict], predicted: list[dict], title: str) -> Figure:
+@plot
+def curves(ink: Ink, cells: list[dict], predicted: list[dict], title: str) -> Figure:
     """pass@k over T_eval with intervals, a line for each truncation; predictions are hollow."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     groups = _groups(cells, "eval_cut")
     for index, ((cut,), some) in enumerate(groups):
-        color = COLORS["base"] if len(groups) == 1 else matplotlib.colormaps["tab10"](index)
+        color = ink.base if len(groups) == 1 else matplotlib.colormaps["tab10"](index)
         some = sorted(some, key=lambda row: row["law"]["temperature"])
         x = [row["law"]["temperature"] for row in some]
         _dots(axes, x, [row["estimate"] for row in some], fmt="o-", color=color,
@@ -128,7 +128,7 @@ def curves(cells: list[dict], predicted: list[dict], title: str) -> Figure:
                       alpha=0.65, label=name)  # fmt: skip
     axes.set(title=title, xlabel="T_eval", ylabel="percent")
     axes.grid(True)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend()
     return figure
 
 

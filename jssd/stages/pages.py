@@ -9,6 +9,8 @@ from typing import Any
 import jinja2
 
 from jssd.evals.passk import Difference, Estimate
+from jssd.stages import ink
+from jssd.stages.ink import Plot
 
 PAGE = "index.html"
 
@@ -28,15 +30,18 @@ def render(name: str, **values: Any) -> bytes:
         "number": number, "percent": percent, "interval": interval, "points": points,
         "p_value": p_value, "law": law,
     }  # fmt: skip
-    page = environment.get_template(name).render(**values)
+    page = environment.get_template(name).render(light=ink.LIGHT, dark=ink.DARK, **values)
     # A lone surrogate in a completion has no UTF-8; it is shown as its escape.
     return page.encode("utf-8", errors="backslashreplace")
 
 
-def embedded(png: bytes) -> dict[str, Any]:
+def embedded(plot: Plot) -> dict[str, Any]:
     """A figure for the page, at half its pixels so that it stays sharp on fine screens."""
-    width = int.from_bytes(png[16:20])  # Of the header, which every PNG begins with.
-    return {"width": width // 2, "base64": base64.b64encode(png).decode()}
+    width = int.from_bytes(plot.light[16:20])  # Of the header, which every PNG begins with.
+    encoded = {"light": plot.light, "dark": plot.dark}
+    return {"width": width // 2} | {
+        mode: base64.b64encode(png).decode() for mode, png in encoded.items()
+    }
 
 
 def write(folder: pathlib.Path, files: dict[str, bytes]) -> None:

@@ -1,67 +1,35 @@
-"""The figures of the report, each drawn from plain numbers and returned as PNG bytes."""
+"""The figures of the report, each drawn from plain numbers."""
 
-import functools
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from jssd.stages.findings import MODELS, Cell, RunFiles
-
-COLORS = {"base": "#3b6fb6", "student": "#d4622a"}
-_GREY = "#8a939e"
-_STYLE: Any = {
-    "font.size": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#b8c0c8",
-    "axes.labelcolor": "#39424d",
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "xtick.color": "#5a6470",
-    "ytick.color": "#39424d",
-    "grid.color": "#e6eaee",
-    "text.parse_math": False,  # Names come from people; a $ in one is a $.
-}
+from jssd.stages.ink import Ink, plot
 
 
-def png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
-    """Draws in the report's style and returns the PNG."""
-
-    @functools.wraps(draw)
-    def drawn(*args) -> bytes:
-        with matplotlib.rc_context(_STYLE):
-            figure, out = draw(*args), io.BytesIO()
-            figure.savefig(out, format="png", dpi=200, metadata={"Software": None})
-        return out.getvalue()
-
-    return drawn
-
-
-@png
-def lengths(runs: Sequence[RunFiles]) -> Figure:
+@plot
+def lengths(ink: Ink, runs: Sequence[RunFiles]) -> Figure:
     """Completion lengths in tokens, drawn and kept for training, summed over `runs`."""
     drawn, kept = _histogram(runs, "samples"), _histogram(runs, "data")
     bins = sorted({*drawn, *kept})
     figure = Figure(figsize=(7.2, 2.8), layout="constrained")
     axes = figure.subplots()
     at = range(len(bins))
-    axes.bar(at, [drawn.get(b, 0) for b in bins], 0.8, color="#c9d3de", label="drawn")
+    axes.bar(at, [drawn.get(b, 0) for b in bins], 0.8, color=ink.pale, label="drawn")
     if kept:
-        axes.bar(at, [kept.get(b, 0) for b in bins], 0.5, color="#5b7fa6", label="trained on")
+        axes.bar(at, [kept.get(b, 0) for b in bins], 0.5, color=ink.strong, label="trained on")
     names = [f"{low}" if low == high else f"{low}–{high}" for low, high in bins]
     axes.set_xticks(list(at), names, rotation=30 if len(bins) > 8 else 0)
     axes.set(xlabel="tokens of a completion (bins by powers of two)", ylabel="completions")
     axes.yaxis.grid(True)
-    axes.set_axisbelow(True)
-    axes.legend(frameon=False)
+    axes.legend()
     return figure
 
 
-@png
-def training(runs: Sequence[RunFiles]) -> Figure:
+@plot
+def training(ink: Ink, runs: Sequence[RunFiles]) -> Figure:
     """Loss and KeptMass by step, one line for each of `runs`."""
     figure = Figure(figsize=(9.4, 3.0), layout="constrained")
     panels = figure.subplots(1, 2)
@@ -73,21 +41,23 @@ def training(runs: Sequence[RunFiles]) -> Figure:
         for index, run in enumerate(runs):
             points = [(row["step"], row[key]) for row in run.steps if row.get(key) is not None]
             if points:
-                color = matplotlib.colormaps["viridis"](index / max(len(runs), 2))
+                color = ink.step(index, len(runs)) if len(runs) > 1 else ink.strong
                 marker = "o" if len(points) < 3 else None
                 axes.plot(*zip(*points), color=color, lw=1.3, marker=marker, label=run.name)
         if not axes.lines:
-            axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=_GREY)
+            axes.text(
+                0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=ink.soft
+            )
         axes.set(title=title, xlabel="step")
         axes.ticklabel_format(axis="y", useOffset=False)
         axes.grid(True)
         if len(runs) > 1 and axes.lines:
-            axes.legend(frameon=False, fontsize=8)
+            axes.legend()
     return figure
 
 
-@png
-def pass_at(cells: Sequence[Cell]) -> Figure:
+@plot
+def pass_at(ink: Ink, cells: Sequence[Cell]) -> Figure:
     """pass@k of one benchmark: a dot and its interval by decoding, a panel for each k.
 
     With several seeds the small marks are the seeds.
@@ -100,6 +70,8 @@ def pass_at(cells: Sequence[Cell]) -> Figure:
     for axes, k in zip(panels, ks):
         for model, offset in zip(MODELS, (-0.14, 0.14)):
             mine = [cell for cell in cells if cell.model == model and k in cell.pass_at]
+            if not mine:
+                continue
             rows = [decodes.index(cell.decode["name"]) + offset for cell in mine]
             means = [cell.pass_at[k].over_all for cell in mine]
             spans = [
@@ -109,12 +81,14 @@ def pass_at(cells: Sequence[Cell]) -> Figure:
             axes.errorbar(
                 [100 * e.value for e in means], rows, xerr=spans,
                 fmt="o" if model == "base" else "D", ms=6 if model == "base" else 5.5,
-                lw=1.8, capsize=0, color=COLORS[model], label=model,
+                lw=1.8, capsize=0, color=ink.models[model], label=model,
             )  # fmt: skip
             for cell, row in zip(mine, rows):
                 values = [100 * e.value for e in cell.pass_at[k].by_seed.values()]
                 if len(values) > 1:
-                    axes.plot(values, [row + 0.13] * len(values), "|", ms=6, color=COLORS[model])
+                    axes.plot(
+                        values, [row + 0.13] * len(values), "|", ms=6, color=ink.models[model]
+                    )
         axes.set(title=f"pass@{k}", xlabel="percent")
         axes.set_yticks(range(len(decodes)), decodes)
         axes.set_ylim(len(decodes) - 0.5, -0.5)
@@ -123,20 +97,20 @@ def pass_at(cells: Sequence[Cell]) -> Figure:
         axes.grid(True, axis="x")
         axes.tick_params(axis="y", length=0)
         for row in range(1, len(decodes)):
-            axes.axhline(row - 0.5, color="#eef1f4", lw=0.8, zorder=0)
+            axes.axhline(row - 0.5, color=ink.line, lw=0.8, zorder=0)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False)
+    figure.legend(handles, labels, loc="outside upper right", ncols=2)
     return figure
 
 
-@png
-def panels(found: dict[str, Any]) -> Figure:
+@plot
+def panels(ink: Ink, found: dict[str, Any]) -> Figure:
     """Panels a to d of the paper's measurements (section 5.5), of `analysis.panels.summarise`."""
     figure = Figure(figsize=(9.4, 6.4), layout="constrained")
     (ranks, supports), (entropies, matched) = figure.subplots(2, 2)
     temperatures, groups = found["temperatures"], found["by_top_mass"]
     middle = len(temperatures) // 2
-    for model, color in COLORS.items():
+    for model, color in ink.models.items():
         style: Any = {"color": color, "lw": 1.5, "label": model}
         marked = style | {"marker": "o" if model == "base" else "D", "ms": 4.5}
         curve = found["mass_by_rank"][model]
@@ -164,12 +138,12 @@ def panels(found: dict[str, Any]) -> Figure:
     )
     for axes in (ranks, supports, entropies, matched):
         axes.grid(True)
-        axes.legend(frameon=False, fontsize=8.5)
+        axes.legend()
     return figure
 
 
-@png
-def loss_parts(kinds: dict[str, Any]) -> Figure:
+@plot
+def loss_parts(ink: Ink, kinds: dict[str, Any]) -> Figure:
     """The loss taken apart, before training and after, for all tokens, locks and forks."""
     figure = Figure(figsize=(9.4, 2.9), layout="constrained")
     parts = {
@@ -178,42 +152,36 @@ def loss_parts(kinds: dict[str, Any]) -> Figure:
         "alignment": "alignment",
     }
     for axes, (part, title) in zip(figure.subplots(1, 3, sharey=True), parts.items()):
-        for (model, color), shift in zip(COLORS.items(), (-0.19, 0.19)):
+        for (model, color), shift in zip(ink.models.items(), (-0.19, 0.19)):
             at = [i + shift for i in range(len(kinds))]
             values = [kind[model]["loss"][part] for kind in kinds.values()]
             axes.bar(at, values, 0.36, color=color, label=model)
         axes.set_xticks(range(len(kinds)), list(kinds))
         axes.set_title(f"{title}, nats")
         axes.yaxis.grid(True)
-        axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=8.5)
+    axes.legend()
     return figure
 
 
-@png
-def toy(found: dict[str, Any]) -> Figure:
+@plot
+def toy(ink: Ink, found: dict[str, Any]) -> Figure:
     """The toy: the chance to pass by temperature, and the student's gain by evaluation top_p."""
     figure = Figure(figsize=(9.4, 3.2), layout="constrained")
     curve, gap = figure.subplots(1, 2, width_ratios=(3, 2))
-    for (name, row), color in zip(found["curves"].items(), COLORS.values()):
+    for (name, row), color in zip(found["curves"].items(), ink.models.values()):
         percents = [100 * value for value in row["success"]]
-        curve.plot(row["temperatures"], percents, color=color, lw=1.5, label=name)
-        best = row["best"]
-        curve.plot(best["temperature"], 100 * best["success"], "o", color=color, ms=5)
-        curve.annotate(
-            f"{100 * best['success']:.1f} at T {best['temperature']:.2f}",
-            (best["temperature"], 100 * best["success"]), xytext=(-7, 3), color=color,
-            textcoords="offset points", ha="right", fontsize=8.5,
-        )  # fmt: skip
+        at, success = row["best"]["temperature"], 100 * row["best"]["success"]
+        told = f"{name}, best {success:.1f} at T {at:.2f}"  # Beside the dot, curves would cross it.
+        curve.plot(row["temperatures"], percents, color=color, lw=1.5, label=told)
+        curve.plot(at, success, "o", color=color, ms=5)
     curve.set(title=f"Chance to pass, percent, at top-p {found['top_p']:g}", xlabel="temperature")
-    curve.set_ylim(0, 1.15 * max(curve.get_ylim()))
-    curve.legend(frameon=False, loc="upper left")
+    curve.set_ylim(0, 1.2 * max(curve.get_ylim()))
+    curve.legend(loc="upper left")
     names = [f"{row['top_p']:.2f}" for row in found["gaps"]]
-    gap.bar(names, [100 * row["gap"] for row in found["gaps"]], 0.6, color="#5b7fa6")
+    gap.bar(names, [100 * row["gap"] for row in found["gaps"]], 0.6, color=ink.strong)
     gap.set(title="Best student minus best teacher, points", xlabel="top-p of evaluation")
     for axes in (curve, gap):
         axes.yaxis.grid(True)
-        axes.set_axisbelow(True)
     return figure
 
 

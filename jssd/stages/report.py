@@ -16,6 +16,7 @@ from jssd import goodput
 from jssd.plan import table
 from jssd.stages import coloured, excerpts, findings, heatmaps, pages, plots, sweep_summary
 from jssd.stages.findings import Cell, Gap, RunFiles
+from jssd.stages.ink import Plot
 from jssd.stages.pages import PAGE, interval, p_value, percent, points
 
 NUM_SAMPLES = 24  # Training samples to read on the page.
@@ -49,7 +50,7 @@ def run(workdirs: list[pathlib.Path], folder: pathlib.Path) -> None:
     cells, gaps = findings.cells(runs), findings.gaps(runs)
     figures = _figures(runs, cells)
     page = _page(runs, absent, cells, gaps, figures, folder)
-    pages.write(folder, figures | {PAGE: page})
+    pages.write(folder, {name: plot.light for name, plot in figures.items()} | {PAGE: page})
     for old in (*folder.glob("pass_at-*.png"), *folder.glob("sweep-*.png")):
         if old.name not in figures:
             old.unlink()  # Of a benchmark or a grid that is no longer there.
@@ -57,7 +58,7 @@ def run(workdirs: list[pathlib.Path], folder: pathlib.Path) -> None:
     print(f"report: {folder / PAGE}", flush=True)
 
 
-def _figures(runs: Sequence[RunFiles], cells: Sequence[Cell]) -> dict[str, bytes]:
+def _figures(runs: Sequence[RunFiles], cells: Sequence[Cell]) -> dict[str, Plot]:
     figures = {}
     if any(run.samples for run in runs):
         figures["lengths.png"] = plots.lengths(runs)
@@ -71,7 +72,7 @@ def _figures(runs: Sequence[RunFiles], cells: Sequence[Cell]) -> dict[str, bytes
             figures[f"mechanism-{index}.png"] = plots.panels(run.mechanism["panels"])
         if run.sweep:
             figures |= {
-                f"sweep-{index}-{name}.png": png for name, png in heatmaps.draw_all(run.sweep)
+                f"sweep-{index}-{name}.png": plot for name, plot in heatmaps.draw_all(run.sweep)
             }
     return figures
 
@@ -81,7 +82,7 @@ def _page(
     absent: Sequence[str],
     cells: Sequence[Cell],
     gaps: Sequence[Gap],
-    figures: dict[str, bytes],
+    figures: dict[str, Plot],
     folder: pathlib.Path,
 ) -> bytes:
     first_drawn = next((run for run in runs if run.samples), None)
@@ -96,7 +97,7 @@ def _page(
         gaps=gaps,
         conclusions=conclusions(gaps, len(runs)),
         missing=missing(runs, absent),
-        figures={name: pages.embedded(data) for name, data in figures.items()},
+        figures={name: pages.embedded(plot) for name, plot in figures.items()},
         metrics=METRICS,
         sandboxes=_distinct(s["sandbox"] for run in runs for s in run.scores.values()),
         fingerprints={
@@ -109,7 +110,6 @@ def _page(
         sampled_from=first_drawn,
         pairs=first_scored and excerpts.pairs(first_scored, NUM_TASKS),
         pairs_from=first_scored,
-        colors=plots.COLORS,
         goodput=goodput.read(run.workdir for run in runs),
         plan=findings.read_plan(folder.parent),
         plan_table=table,

@@ -74,7 +74,7 @@ def run(run: Run) -> None:
             _grade(run, model, found, box, writer)
         summary = sweep_summary.sum_up(run)
         context.write_json(folder / "summary.json", summary)
-        figures = {f"{name}.png": png for name, png in heatmaps.draw_all(summary)}
+        figures = {f"{name}.png": plot.light for name, plot in heatmaps.draw_all(summary)}
         pages.write(folder, figures)
         for path in folder.glob("*.png"):
             if path.name not in figures:

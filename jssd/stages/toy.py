@@ -24,7 +24,7 @@ PLACES = (0.5, 1.0)  # A low and a medium temperature; the student's own best is
 def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """Writes `toy/toy.json` and `toy/toy.png`, prints the numbers as a table and returns them."""
     found = simulate(config)
-    pages.write(workdir / "toy", {"toy.png": plots.toy(found)})
+    pages.write(workdir / "toy", {"toy.png": plots.toy(found).light})
     context.write_json(workdir / "toy" / FILE, found)
     _print(found)
     print(f"toy: {workdir / 'toy' / FILE}", flush=True)

@@ -9,7 +9,7 @@ from jssd.config import Config, TruncationConfig
 from jssd.evals import passk
 from jssd.rules import validate
 from jssd.sampling.request import Sampling
-from jssd.stages import grids, heatmaps, sweep_summary
+from jssd.stages import grids, heatmaps, ink, sweep_summary
 
 # pass@1 and pass@5 of 30B-Instruct on LiveCodeBench v6 (paper, sweep without truncation): rows
 # T_train, columns T_eval.
@@ -174,7 +174,7 @@ def test_figures_for_every_slice_of_the_grid():
             *(f"steps-tasks-pass1-{student}-eval-whole" for student in students),
         ]
     )
-    assert all(data.startswith(b"\x89PNG") for data in drawn.values())
+    assert all(plot.light.startswith(b"\x89PNG") for plot in drawn.values())
 
 
 def test_a_score_that_only_depends_on_teff_is_fitted_exactly():
@@ -187,7 +187,9 @@ def test_heat_map_holds_the_numbers_where_they_belong():
     plain = heatmaps.heat.__wrapped__
     rows = heatmaps._by_k(make_summary()["cells"])
     some = [row for row in rows if row["step"] == 4]
-    figure = plain(some, [0.5, 1.0, 1.5], lambda r: r["trained_at"]["temperature"], "T_train", "t")
+    figure = plain(
+        ink.LIGHT, some, [0.5, 1.0, 1.5], lambda r: r["trained_at"]["temperature"], "T_train", "t"
+    )
     axes = figure.axes[0]
     texts = {t.get_position(): t.get_text() for t in axes.texts if "T_eff" not in t.get_text()}
     assert texts[2, 0] == texts[0, 2] == f"{60 - 100 * 0.05**2 / 4:.1f}"  # T_eff 0.75 both ways.
