@@ -86,7 +86,7 @@ def plot(draw: Callable[..., Figure]) -> Callable[..., Plot]:
     return made
 
 
-def _style(ink: Ink) -> dict[str, Any]:
+def _style(ink: Ink) -> Any:
     return {
         "font.size": 9.5,
         "text.color": ink.text,

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from jssd.evals.passk import Difference, Estimate
-from jssd.stages import ink
+from jssd.stages import highlight, ink
 from jssd.stages.ink import Plot
 
 PAGE = "index.html"
@@ -28,9 +28,11 @@ def render(name: str, **values: Any) -> bytes:
     )
     environment.filters |= {
         "number": number, "percent": percent, "interval": interval, "points": points,
-        "p_value": p_value, "law": law,
+        "p_value": p_value, "law": law, "code": highlight.code,
     }  # fmt: skip
-    page = environment.get_template(name).render(light=ink.LIGHT, dark=ink.DARK, **values)
+    page = environment.get_template(name).render(
+        light=ink.LIGHT, dark=ink.DARK, code_css=highlight.css, **values
+    )
     # A lone surrogate in a completion has no UTF-8; it is shown as its escape.
     return page.encode("utf-8", errors="backslashreplace")
 

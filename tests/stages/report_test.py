@@ -250,8 +250,8 @@ def test_the_page_is_dark_where_readers_are(tmp_path):
     assert names == set(re.findall(r"(--[\w-]+):", dark.split("}", 1)[0]))
     used = set(re.findall(r"var\((--[\w-]+)\)", page))
     assert used and used <= names
-    rest = dark.split("}", 2)[2].split("</style>", 1)[0]
-    assert not re.findall(r"#[0-9a-f]{3,6}", rest)
+    rest = dark.split("}", 2)[2].split("@media (prefers-color-scheme", 1)[0]  # Then, of code.
+    assert "body" in rest and not re.findall(r"#[0-9a-f]{3,6}", rest)
 
 
 def page_of_run(tmp_path):
