@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jssd.data import samples
-from jssd.stages.findings import RunFiles
+from jssd.stages.run_files import RunFiles
 
 # Characters shown of one text: enough to judge it, and a page that still opens.
 MAX_CHARS = 6000

@@ -5,8 +5,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from jssd.stages.findings import MODELS, Cell, RunFiles
+from jssd.stages.findings import Cell
 from jssd.stages.ink import Ink, plot
+from jssd.stages.run_files import MODELS, RunFiles
 
 
 @plot

@@ -5,6 +5,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import rich.box
@@ -14,10 +15,21 @@ from rich.text import Text
 
 from jssd import goodput
 from jssd.plan import table
-from jssd.stages import coloured, excerpts, findings, heatmaps, pages, plots, sweep_summary
-from jssd.stages.findings import Cell, Gap, RunFiles
+from jssd.stages import (
+    coloured,
+    excerpts,
+    findings,
+    findings_sweep,
+    groups,
+    heatmaps,
+    pages,
+    plots,
+    run_files,
+)
+from jssd.stages.findings import Cell, Gap
 from jssd.stages.ink import Plot
 from jssd.stages.pages import PAGE, interval, p_value, percent, points
+from jssd.stages.run_files import RunFiles
 
 NUM_SAMPLES = 24  # Training samples to read on the page.
 NUM_TASKS = 32  # Evaluated tasks to read, over all decodings.
@@ -46,14 +58,16 @@ def run(workdirs: list[pathlib.Path], folder: pathlib.Path) -> None:
     """
     if jax.process_index() != 0:
         return
-    runs, absent = findings.read(workdirs)
+    runs, absent = run_files.read(workdirs, home=folder.parent)
     cells, gaps = findings.cells(runs), findings.gaps(runs)
-    figures = _figures(runs, cells)
-    page = _page(runs, absent, cells, gaps, figures, folder)
+    toy = run_files.read_toy(folder.parent)
+    figures = _figures(runs, cells) | ({"toy.png": plots.toy(toy)} if toy else {})
+    page = _page(runs, absent, cells, gaps, toy, figures, folder)
     pages.write(folder, {name: plot.light for name, plot in figures.items()} | {PAGE: page})
-    for old in (*folder.glob("pass_at-*.png"), *folder.glob("sweep-*.png")):
-        if old.name not in figures:
-            old.unlink()  # Of a benchmark or a grid that is no longer there.
+    for kind in ("pass_at-*", "sweep-*", "toy"):
+        for old in folder.glob(f"{kind}.png"):
+            if old.name not in figures:
+                old.unlink()  # Of a benchmark, a grid or a toy that is no longer there.
     _print(runs, absent, cells, gaps)
     print(f"report: {folder / PAGE}", flush=True)
 
@@ -72,7 +86,8 @@ def _figures(runs: Sequence[RunFiles], cells: Sequence[Cell]) -> dict[str, Plot]
             figures[f"mechanism-{index}.png"] = plots.panels(run.mechanism["panels"])
         if run.sweep:
             figures |= {
-                f"sweep-{index}-{name}.png": plot for name, plot in heatmaps.draw_all(run.sweep)
+                f"{findings_sweep.prefix(index)}{name}.png": plot
+                for name, plot in heatmaps.draw_all(run.sweep)
             }
     return figures
 
@@ -82,6 +97,7 @@ def _page(
     absent: Sequence[str],
     cells: Sequence[Cell],
     gaps: Sequence[Gap],
+    toy: dict[str, Any] | None,
     figures: dict[str, Plot],
     folder: pathlib.Path,
 ) -> bytes:
@@ -99,45 +115,31 @@ def _page(
         missing=missing(runs, absent),
         figures={name: pages.embedded(plot) for name, plot in figures.items()},
         metrics=METRICS,
-        sandboxes=_distinct(s["sandbox"] for run in runs for s in run.scores.values()),
+        sandboxes=findings.graded(s for run in runs for s in run.scores.values())["sandboxes"],
         fingerprints={
             model: _distinct(
                 s["fingerprint"] for run in runs for p, s in run.scores.items() if p[2] == model
             )
-            for model in findings.MODELS
+            for model in run_files.MODELS
         },
         sampled=first_drawn and excerpts.training(first_drawn, NUM_SAMPLES),
         sampled_from=first_drawn,
         pairs=first_scored and excerpts.pairs(first_scored, NUM_TASKS),
         pairs_from=first_scored,
         goodput=goodput.read(run.workdir for run in runs),
-        plan=findings.read_plan(folder.parent),
+        plan=run_files.read_plan(folder.parent),
         plan_table=table,
-        asked={
-            name: _distinct(
-                scores.get("told", "")
-                for run in runs
-                for p, scores in run.scores.items()
-                if p[0] == name
-            )
-            for name in _benchmarks(cells)
-        },
-        rules={
-            name: next(
-                scores.get("protocol", {})
-                for run in runs
-                for p, scores in run.scores.items()
-                if p[0] == name
+        toy=toy,
+        groups=groups.rows(runs, cells, gaps),
+        laws={(cell.benchmark, cell.decode["name"]): cell.decode for cell in cells},
+        graded={
+            name: findings.graded(
+                scores for run in runs for p, scores in run.scores.items() if p[0] == name
             )
             for name in _benchmarks(cells)
         },
         sweeps=[
-            {
-                "name": run.name,
-                "cells": run.sweep["cells"],
-                "sentences": sweep_summary.lines(run.sweep),
-                "figures": [name for name in figures if name.startswith(f"sweep-{index}-")],
-            }
+            findings_sweep.section(index, run, list(figures))
             for index, run in enumerate(runs)
             if run.sweep
         ],
@@ -159,8 +161,6 @@ def missing(runs: Sequence[RunFiles], absent: Sequence[str]) -> list[str]:
     several = len(runs) + len(absent) > 1
     lines = [f"not run: every stage of {name}" for name in absent]
     for run in runs:
-        if run.sweep and not (run.samples or run.scores):
-            continue  # It draws and trains for itself.
         where = f" ({run.name})" if several else ""
         for stage, state in run.status.items():
             if state == "not run":

@@ -11,7 +11,7 @@ import pytest
 from jssd.config import Config, ModelSource, PromptsConfig, TrainConfig
 from jssd.main import run_stages
 from jssd.plan import compiles
-from jssd.stages import findings, plan, report
+from jssd.stages import plan, report, run_files
 from tests import formats
 
 GIB = 2**30
@@ -130,7 +130,7 @@ def test_a_search_takes_the_smallest_that_fits(config, tmp_path, fake):
 
 def test_the_report_shows_the_plan(config, tmp_path, fake):
     run_stages(config, tmp_path, ["plan"])
-    found = findings.read_plan(tmp_path)
+    found = run_files.read_plan(tmp_path)
     assert found is not None and found["hardware"] == "v5e-8"
     report.run([tmp_path], tmp_path / "report")
     page = (tmp_path / "report" / "index.html").read_text()

@@ -9,10 +9,19 @@ import re
 import numpy as np
 import pytest
 
+from jssd import main
 from jssd.config import Config, DecodeConfig, FilterConfig, to_dict
 from jssd.data import filters, samples
 from jssd.evals import passk
-from jssd.stages import excerpts, findings, heatmaps, report, sweep_summary
+from jssd.stages import (
+    excerpts,
+    findings,
+    findings_sweep,
+    groups,
+    heatmaps,
+    report,
+    run_files,
+)
 from tests.stages.sweep_test import make_summary
 
 HOSTILE = '</pre><script>alert(1)</script><img src="https://evil.example/x.png">\ud800'
@@ -209,24 +218,73 @@ def test_scores_without_comparisons_are_shown_as_unfinished(tmp_path):
     assert "not run: the comparison of base and student" in page
 
 
-def test_rules_and_groups_stand_beside_the_numbers(tmp_path):
-    workdir = full_run(tmp_path / "run")
+def split(workdir, sizes):
+    """Gives scores their groups: so many problems each, in the order of ids; and their rules."""
     for path in workdir.glob("eval/*/*/*/scores.json"):
-        scores = json.loads(path.read_text())
-        part = {key: scores[key] for key in ("pass_at",)}
-        scores |= {
-            "told": "tasks: 20 problems & days",
-            "protocol": {"extraction": "last_fence", "seconds_per_test": 7.0},
-            "by_group": {"easy": part | {"problems": 12}, "hard": part | {"problems": 8}},
-        }
+        scores, start, groups = json.loads(path.read_text()), 0, {}
+        for name, size in sizes.items():
+            rows = scores["per_problem"][start : start + size]
+            groups[name] = scores_of(DecodeConfig("x"), "base", [row["c"] for row in rows], 0) | {
+                "per_problem": rows
+            }
+            start += size
+        scores |= {"told": "tasks: 20 problems & days", "by_group": groups}
+        scores |= {"protocol": {"extraction": "last_fence", "seconds_per_test": 7.0}}
         path.write_text(json.dumps(scores))
-    report.run([workdir], tmp_path / "out")
+
+
+def test_rules_stand_beside_the_numbers(tmp_path):
+    split(full_run(tmp_path / "run"), {"easy": 12, "hard": 8})
+    report.run([tmp_path / "run"], tmp_path / "out")
     page = " ".join(page_of(tmp_path / "out").split())
-    assert "Asked: tasks: 20 problems &amp; days." in page
-    assert "judged by: extraction last_fence, seconds per test 7." in page
-    assert "by group" in page and page.count("12 problems</span>") == 4
-    first = json.loads((workdir / "eval/tasks/hot/base/scores.json").read_text())["pass_at"]["1"]
-    assert f'{100 * first["value"]:.1f} <span class="faint">[{100 * first["low"]:.1f}, ' in page
+    assert "<b>Problems.</b> tasks: 20 problems &amp; days." in page
+    assert "<b>Read, run and judged by.</b> extraction: last_fence; seconds per test: 7." in page
+    longest = f"{make_config().evaluate.max_new_tokens:,}"
+    assert f"2 completions a problem of at most {longest} tokens, template" in page
+    assert 'hot <span class="faint">T 1, top-k 20, top-p 0.8</span>' in page
+    assert page.count("<td>easy</td>") == page.count("<td>hard</td>") == 3 * 2  # Gaps, k.
+
+
+def test_groups_are_compared_by_problem(tmp_path):
+    # Of 12 easy and 8 hard problems, the base solves the first 4, the student the first 14.
+    split(full_run(tmp_path / "run"), {"easy": 12, "hard": 8})
+    runs, _ = run_files.read([tmp_path / "run"])
+    found = groups.rows(runs, findings.cells(runs), findings.gaps(runs))
+    easy, hard = (
+        next(row for row in found if (row.kind, row.base_decode, row.k) == ("same", "hot", 1) and
+             row.group == name)
+        for name in ("easy", "hard")
+    )  # fmt: skip
+    assert (easy.problems, hard.problems) == (12, 8)
+    assert easy.base and easy.student and easy.difference and hard.difference
+    assert easy.base.value == pytest.approx(4 / 12) and easy.student.value == 1
+    assert easy.difference.value == pytest.approx(8 / 12) and easy.difference.verdict == "better"
+    assert hard.difference.value == pytest.approx(2 / 8)
+    assert hard.difference.verdict == "not distinguishable"
+
+
+def test_groups_of_several_seeds_are_averaged_by_problem(tmp_path):
+    first = dict.fromkeys(counts(0, 0, 0, 0), [2] * 10 + [0] * 10)
+    second = dict.fromkeys(counts(0, 0, 0, 0), [0] * 10 + [2] * 10)
+    dirs = [full_run(tmp_path / "a", 0, first), full_run(tmp_path / "b", 1, second)]
+    for workdir in dirs:
+        split(workdir, {"easy": 12, "hard": 8})
+    runs, _ = run_files.read(dirs)
+    for row in groups.rows(runs, findings.cells(runs), findings.gaps(runs)):
+        assert row.base == passk.Estimate(0.5, 0.5, 0.5) and row.difference.value == 0
+
+
+def test_groups_without_comparisons_are_of_each_model(tmp_path):
+    workdir = full_run(tmp_path / "run")
+    split(workdir, {"easy": 12, "hard": 8})
+    (workdir / "eval" / "comparisons.json").unlink()
+    for path in workdir.glob("eval/tasks/*/base/scores.json"):
+        path.unlink()
+    runs, _ = run_files.read([workdir])
+    found = groups.rows(runs, findings.cells(runs), findings.gaps(runs))
+    assert len(found) == 2 * 2 * 2  # Decodings, k, groups.
+    assert all(row.student and row.base is row.difference is None for row in found)
+    report.run([workdir], tmp_path / "out")
 
 
 def test_a_sweep_alone_makes_a_page(tmp_path):
@@ -235,12 +293,77 @@ def test_a_sweep_alone_makes_a_page(tmp_path):
     write_json(tmp_path / "run" / "sweep" / "summary.json", summary)
     report.run([tmp_path / "run"], tmp_path / "out")
     page = page_of(tmp_path / "out")
-    for line in sweep_summary.lines(summary):
+    for line in findings_sweep.sentences(summary):
         assert line in html.unescape(page)
     figures = {path.name for path in (tmp_path / "out").glob("sweep-*.png")}
     assert figures == {f"sweep-0-{name}.png" for name, _ in heatmaps.draw_all(summary)}
     assert page.count('src="data:image/png;base64,') == len(figures)
-    assert page.count("<td>") > len(summary["cells"]) and "not run: evaluate" not in page
+    assert page.count("<td>") > len(summary["cells"]) and "not run" not in page
+
+
+def estimate(value, width=0.1):
+    return {"value": value, "low": value - width, "high": value + width}
+
+
+def best(of, **fields):
+    return {
+        "benchmark": "tasks", "k": 1, "of": of, "among": 6, "name": f"{of} at t0.7", "bare": 0.5,
+        "held_out": estimate(0.4), "simultaneous": estimate(0.5, 0.2), "p_value": None,
+        "held_out_difference": None,
+    } | fields  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("gap", "p", "verdict"),
+    [
+        (estimate(0.3), 0.01, "better than the base"),
+        (estimate(-0.3), 0.01, "worse than the base"),
+        (estimate(0.3), 0.06, "not distinguishable from the base"),  # For the best of six.
+        (estimate(0.05), 0.01, "not distinguishable from the base"),
+    ],
+)
+def test_the_best_cell_is_never_told_bare(gap, p, verdict):
+    difference = gap | {"p_value": 0.001}
+    rows = [best("base"), best("students", p_value=p, held_out_difference=difference)]
+    summary = {"best": rows, "tuned": [], "teff": [], "predictions": []}
+    base, students = findings_sweep.sentences(summary)
+    assert "best of the base's 6 cells" in base and "Against" not in base
+    assert "50.0 % by its own score, [30.0, 70.0] allowing for the choice" in students
+    assert "is worth 40.0 % [30.0, 50.0]" in students
+    assert f"Against the base at its own decoding: {verdict}, " in students
+    assert f"p {p:.3f} for the best of 6" in students
+
+
+def test_errors_of_predictions_are_told_apart_by_trust():
+    def row(predicted, measured, trusted):
+        return {"pass_at_1": estimate(predicted), "trusted": trusted,
+                "measured": measured and estimate(measured)}  # fmt: skip
+
+    rows = [row(0.5, 0.4, True), row(0.2, 0.5, True), row(0.9, 0.1, False), row(0.9, None, True)]
+    trusted, other = findings_sweep.prediction_errors(rows)
+    assert "trusted: off by 20.0 points on average, 30.0 at most, of 2." in trusted
+    assert "not trusted: off by 80.0 points on average, 80.0 at most, of 1." in other
+
+
+def test_a_sweep_under_way_says_how_far_it_is(tmp_path):
+    config = make_config()
+    config.sweep.train_temperatures, config.sweep.eval_temperatures = (0.7, 1.0), (0.5, 1.0)
+    write_json(tmp_path / "config.json", to_dict(config))
+    for law in ("t0.5", "t1.0"):
+        write_json(tmp_path / "sweep" / "cells" / "tasks" / "base" / law / "scores.json", {})
+    report.run([tmp_path], tmp_path / "report")
+    page = page_of(tmp_path / "report")
+    assert "not finished: sweep, 2 of 6 cells" in page and "not run" not in page
+
+
+def test_a_toy_alone_makes_a_page(tmp_path):
+    config = Config(name="toy", stages=("toy", "report"))
+    config.sampling.temperature, config.sampling.top_p = 0.9, 0.85
+    main.run_stages(config, tmp_path, ["toy", "report"])
+    page = " ".join(page_of(tmp_path / "report").split())
+    assert "teacher at best 8.3 % at T 0.64, student at best 13.8 % at T 2.09" in page
+    assert "+5.4 points at top-p 0.8" in page and "not run" not in page
+    assert (tmp_path / "report" / "toy.png").exists()
 
 
 def test_the_page_is_dark_where_readers_are(tmp_path):
@@ -271,7 +394,7 @@ def test_seeds_are_averaged_by_problem_before_problems_are_resampled(tmp_path):
     # no choice of problems moves the mean, and its interval has no width.
     first = dict.fromkeys(counts(0, 0, 0, 0), [2] * 10 + [0] * 10)
     second = dict.fromkeys(counts(0, 0, 0, 0), [0] * 10 + [2] * 10)
-    runs, absent = findings.read(
+    runs, absent = run_files.read(
         [
             full_run(tmp_path / "seed-0", 0, first),
             full_run(tmp_path / "seed-1", 1, second),
@@ -360,7 +483,7 @@ def test_other_files_of_the_folder_survive_and_stale_figures_go(tmp_path):
 
 
 def test_samples_to_read_are_spread_over_the_run(tmp_path):
-    (run,), _ = findings.read([full_run(tmp_path / "run")])
+    (run,), _ = run_files.read([full_run(tmp_path / "run")])
     assert [s.prompt_id for s in excerpts.training(run, 3)] == ["p00", "p10", "p20"]
     found = excerpts.pairs(run, 12)
     assert {(p.base_decode, p.student_decode) for p in found} == {
