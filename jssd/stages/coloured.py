@@ -1,5 +1,6 @@
 """The page of stage mechanism: figures, means, and completions coloured as locks and forks."""
 
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from jssd.stages import pages, plots
 from jssd.stages.excerpts import spread
 from jssd.stages.pages import PAGE
 
+FILE = "coloured.json"  # The completions of the page, for the report.
 SHOWN = 6  # Completions on the page.
 TOKENS_SHOWN = 240  # Of one completion.
 CANDIDATES_SHOWN = 5
@@ -30,7 +32,7 @@ def write(
     completions: Sequence[dict[str, Any]],
     tokenizer: Tokenizer,
 ) -> None:
-    """Writes `folder/index.html` and its figures.
+    """Writes `folder/index.html`, its figures, and `coloured.json` with the completions shown.
 
     Args:
       summary: of `panels.summarise`, with the stage's settings and fingerprints.
@@ -42,18 +44,29 @@ def write(
         "loss.png": plots.loss_parts(summary["kinds"]),
     }
     chosen = [completions[i] for i in spread(len(completions), SHOWN)]
+    shown = [_shown(completion, tokenizer) for completion in chosen]
     page = pages.render(
         "mechanism.html.jinja",
         summary=summary,
         sentences=sentences(summary),
         settings=summary["settings"],
-        quantities=QUANTITIES,
-        parts=list(summary["kinds"]["all"]["base"]["loss"]),
-        models=locks_forks.MODELS,
+        **words(summary),
         figures={name: pages.embedded(plot) for name, plot in figures.items()},
-        shown=[_shown(completion, tokenizer) for completion in chosen],
+        shown=shown,
     )
-    pages.write(folder, {name: plot.light for name, plot in figures.items()} | {PAGE: page})
+    data = json.dumps(shown, separators=(",", ":")).encode()
+    pngs = {name: plot.light for name, plot in figures.items()}
+    pages.write(folder, pngs | {FILE: data, PAGE: page})
+
+
+def words(summary: dict[str, Any]) -> dict[str, Any]:
+    """What the templates of coloured completions ask for besides them."""
+    return {
+        "quantities": QUANTITIES,
+        "parts": list(summary["kinds"]["all"]["base"]["loss"]),
+        "models": locks_forks.MODELS,
+        "marked_from": MARKED_FROM,
+    }
 
 
 def sentences(summary: dict[str, Any]) -> list[str]:

@@ -11,12 +11,11 @@ from jssd.stages.run_files import RunFiles, read_json
 
 # What the figures of `heatmaps.draw_all` show, by how their names begin.
 FIGURES = {
-    "base": "pass@k of the base by T_eval, with 95 % intervals; hollow marks are predictions",
-    "heat": "pass@k by T_train and T_eval; dashed lines join equal T_eff",
-    "teff": "pass@k by T_eff, with 95 % intervals and the fitted quadratic",
-    "steps": "pass@k by step of training and T_eval",
+    "base": "The base's pass@k by T_eval, with 95 % intervals; hollow marks and crosses: predicted",
+    "heat": "The students' pass@k by T_train and T_eval; dashed lines join equal T_eff",
+    "teff": "The students' pass@k by T_eff, with 95 % intervals and the fitted quadratic",
+    "steps": "A student's pass@k by step of its training and T_eval",
 }
-
 _WHOLE = "no truncation"
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib import ticker
+from matplotlib import patheffects, ticker
 from matplotlib.figure import Figure
 
 from jssd.stages.ink import Ink, Plot, plot
@@ -62,8 +62,9 @@ def heat(ink: Ink, cells: list[dict], rows: list, row_of, label: str, title: str
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            color = "black" if value > middle else "white"
-            axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=color, size=8)
+            color, other = ("black", "#ffffff99") if value > middle else ("white", "#00000099")
+            text = axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=color)
+            text.set(size=8, path_effects=_outlined(other), zorder=4)  # Over the lines.
     axes.set_xticks(range(len(columns)), [f"{t:g}" for t in columns])
     axes.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
     axes.set(xlabel="T_eval", ylabel=label, title=title)
@@ -84,13 +85,32 @@ def _teff_lines(axes, rows: list[float], columns: list[float]) -> None:
     levels = [level for level in levels if teff.min() < level < teff.max()]
     if levels:
         drawn = axes.contour(x, y, teff, levels, colors="white", linewidths=1.1, linestyles="--")
-        axes.clabel(drawn, fmt="T_eff %g", fontsize=7)
+        drawn.set_path_effects(_outlined("#00000066"))  # To be seen on bright cells too.
+        places = [place for level in levels for place in _between(level, rows, columns)]
+        for label in axes.clabel(drawn, fmt="T_eff %g", fontsize=7, manual=places):
+            label.set_path_effects(_outlined("#00000099"))
+
+
+def _between(level: float, rows: list[float], columns: list[float]) -> list[tuple[float, float]]:
+    """Where a line's label is farthest from the figures in the cells; none off the grid."""
+    x = np.arange(len(columns) - 1) + 0.5
+    t_train = level / np.interp(x, range(len(columns)), columns)
+    x, t_train = (part[(rows[0] <= t_train) & (t_train <= rows[-1])] for part in (x, t_train))
+    if x.size == 0:
+        return []
+    y = np.interp(t_train, rows, range(len(rows)))
+    best = np.argmin(np.abs(y % 1 - 0.5))
+    return [(float(x[best]), float(y[best]))]
+
+
+def _outlined(color: str) -> list[patheffects.AbstractPathEffect]:
+    return [patheffects.withStroke(linewidth=2.2, foreground=color)]
 
 
 @plot
 def collapse(ink: Ink, cells: list[dict], fit: dict, title: str) -> Figure:
     """pass@k over T_eff, coloured by T_train, and the quadratic fitted to it."""
-    figure = Figure(figsize=(6.0, 3.6), layout="constrained")
+    figure = Figure(figsize=(7.6, 3.4), layout="constrained")
     axes = figure.subplots()
     groups = _groups(cells, "train_temperature")
     for index, ((t_train,), some) in enumerate(groups):
@@ -102,14 +122,14 @@ def collapse(ink: Ink, cells: list[dict], fit: dict, title: str) -> Figure:
     axes.plot(x, 100 * curve, color=ink.text, lw=1.2, label=f"quadratic, R² {fit['r2']:.2f}")
     axes.set(title=title, xlabel="T_eff = T_train x T_eval", ylabel="percent")
     axes.grid(True)
-    axes.legend()
+    figure.legend(loc="outside right upper")  # Beside intervals, not on them.
     return figure
 
 
 @plot
 def curves(ink: Ink, cells: list[dict], predicted: list[dict], title: str) -> Figure:
     """pass@k over T_eval with intervals, a line for each truncation; predictions are hollow."""
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
     axes = figure.subplots()
     groups = _groups(cells, "eval_cut")
     for index, ((cut,), some) in enumerate(groups):
@@ -128,7 +148,7 @@ def curves(ink: Ink, cells: list[dict], predicted: list[dict], title: str) -> Fi
                       alpha=0.65, label=name)  # fmt: skip
     axes.set(title=title, xlabel="T_eval", ylabel="percent")
     axes.grid(True)
-    axes.legend()
+    figure.legend(loc="outside right upper")  # Beside intervals, not on them.
     return figure
 
 

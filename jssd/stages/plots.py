@@ -51,6 +51,7 @@ def training(ink: Ink, runs: Sequence[RunFiles]) -> Figure:
             )
         axes.set(title=title, xlabel="step")
         axes.ticklabel_format(axis="y", useOffset=False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(True)
         if len(runs) > 1 and axes.lines:
             axes.legend()
@@ -140,6 +141,9 @@ def panels(ink: Ink, found: dict[str, Any]) -> Figure:
     for axes in (ranks, supports, entropies, matched):
         axes.grid(True)
         axes.legend()
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(hspace=0.06)
     return figure
 
 

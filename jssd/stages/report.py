@@ -32,6 +32,7 @@ from jssd.stages.pages import PAGE, interval, p_value, percent, points
 from jssd.stages.run_files import RunFiles
 
 NUM_SAMPLES = 24  # Training samples to read on the page.
+NUM_COLOURED = 2  # Completions coloured token by token; the page of stage mechanism has more.
 NUM_TASKS = 32  # Evaluated tasks to read, over all decodings.
 # The curves' keys, each with what it says.
 METRICS = {
@@ -149,6 +150,9 @@ def _page(
                 "figure": f"mechanism-{index}.png",
                 "sentences": coloured.sentences(run.mechanism),
                 "page": os.path.relpath(run.workdir / "mechanism" / PAGE, folder),
+                "settings": run.mechanism["settings"],
+                "words": coloured.words(run.mechanism),
+                "shown": run_files.read_coloured(run.workdir)[:NUM_COLOURED],
             }
             for index, run in enumerate(runs)
             if run.mechanism

@@ -116,6 +116,11 @@ def read_toy(workdir: pathlib.Path) -> dict[str, Any] | None:
     return read_json(workdir / "toy" / "toy.json")
 
 
+def read_coloured(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """Completions that stage mechanism coloured; of old ones only its page has them."""
+    return read_json(workdir / "mechanism" / "coloured.json") or []
+
+
 def read_json(path: pathlib.Path) -> Any:
     """A JSON file, or None if there is none. Raises ValueError naming a broken one."""
     try:

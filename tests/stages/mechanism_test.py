@@ -85,6 +85,9 @@ def test_the_report_shows_it_and_links_the_page(workdir):
     report.run([workdir], workdir / "report")
     page = (workdir / "report" / "index.html").read_text()
     assert "At forks mass outside S" in page
+    picked = [TEXTS[i][:20] for i in excerpts.spread(len(TEXTS), coloured.SHOWN)]
+    coloured_here = picked[: report.NUM_COLOURED]
+    assert page.count('class="tip"') == sum(map(len, coloured_here))
     (link,) = re.findall(r'<a href="([^"]*)"', page)
     assert (workdir / "report" / link).samefile(workdir / "mechanism" / "index.html")
 

@@ -241,7 +241,7 @@ def test_rules_stand_beside_the_numbers(tmp_path):
     assert "<b>Read, run and judged by.</b> extraction: last_fence; seconds per test: 7." in page
     longest = f"{make_config().evaluate.max_new_tokens:,}"
     assert f"2 completions a problem of at most {longest} tokens, template" in page
-    assert 'hot <span class="faint">T 1, top-k 20, top-p 0.8</span>' in page
+    assert 'hot <span class="faint">(T 1, top-k 20, top-p 0.8)</span>' in page
     assert page.count("<td>easy</td>") == page.count("<td>hard</td>") == 3 * 2  # Gaps, k.
 
 
