@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 from jssd.config import Config, ModelSource, PromptsConfig, SamplingConfig
 from jssd.main import run_stages
 from jssd.stages import coloured, excerpts, mechanism, report
-from tests import formats
+from tests import formats, web_page
 from tests.e2e import conftest
 
 TEXTS = ["<script>alert(1)</script>\n", "    return a + b\n"] + ["for i in range(10): pass"] * 8
@@ -70,7 +70,7 @@ def test_files_are_as_the_page_of_formats_says(workdir):
 
 def test_the_page_shows_tokens_and_trusts_none(workdir):
     page = (workdir / "mechanism" / "index.html").read_text()
-    assert "<script" not in page and "http" not in page.replace("http-equiv", "")
+    assert web_page.faults(page) == []
     picked = [TEXTS[i][:20] for i in excerpts.spread(len(TEXTS), coloured.SHOWN)]
     assert page.count('class="tip"') == sum(map(len, picked))
     shown = re.findall(r'class="t (lock|fork) \w*" tabindex="0">([^<]*)<', page)
@@ -84,7 +84,7 @@ def test_the_page_shows_tokens_and_trusts_none(workdir):
 def test_the_report_shows_it_and_links_the_page(workdir):
     report.run([workdir], workdir / "report")
     page = (workdir / "report" / "index.html").read_text()
-    assert "At forks mass outside S" in page
+    assert "At forks mass outside S" in page and web_page.faults(page) == []
     picked = [TEXTS[i][:20] for i in excerpts.spread(len(TEXTS), coloured.SHOWN)]
     coloured_here = picked[: report.NUM_COLOURED]
     assert page.count('class="tip"') == sum(map(len, coloured_here))
