@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from jssd.stages.findings import Cell
 from jssd.stages.ink import Ink, plot
@@ -108,7 +109,7 @@ def pass_at(ink: Ink, cells: Sequence[Cell]) -> Figure:
 @plot
 def panels(ink: Ink, found: dict[str, Any]) -> Figure:
     """Panels a to d of the paper's measurements (section 5.5), of `analysis.panels.summarise`."""
-    figure = Figure(figsize=(9.4, 6.4), layout="constrained")
+    figure = Figure(figsize=(9.4, 6.4), layout=ConstrainedLayoutEngine(hspace=0.06))
     (ranks, supports), (entropies, matched) = figure.subplots(2, 2)
     temperatures, groups = found["temperatures"], found["by_top_mass"]
     middle = len(temperatures) // 2
@@ -141,9 +142,6 @@ def panels(ink: Ink, found: dict[str, Any]) -> Figure:
     for axes in (ranks, supports, entropies, matched):
         axes.grid(True)
         axes.legend()
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.set(hspace=0.06)
     return figure
 
 

@@ -67,7 +67,7 @@ def opened(request, browser, page_path):
 
 
 def test_it_loads_nothing_and_fits_the_screen(opened):
-    page, mode, size, complaints = opened
+    page, _, size, complaints = opened
     figures = page.evaluate(
         "[...document.images].map(i => [i.complete && i.naturalWidth, i.clientWidth, i.alt])"
     )
