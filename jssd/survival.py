@@ -294,6 +294,12 @@ def check() -> None:
         raise Stopped
 
 
+def go_on() -> None:
+    """A sign of life, and a `check`: between pieces of work that nobody else waits for."""
+    phases.beat()
+    check()
+
+
 def check_alone() -> None:
     """`check`, where this is the only process: between stages, which begin with collectives."""
     if _guard is not None and _guard.count == 1:

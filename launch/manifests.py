@@ -87,13 +87,7 @@ def jobset(job: Job) -> dict[str, Any]:
                             "completions": count,
                             "completionMode": "Indexed",
                             "backoffLimit": 0,  # JobSet decides, at the first failure.
-                            "podFailurePolicy": {
-                                "rules": [
-                                    {"action": "FailJob", "onExitCodes": MISTAKE},
-                                    {"action": "FailJob", "onExitCodes": SAVED},
-                                    {"action": "FailJob", "onPodConditions": DISRUPTED},
-                                ]
-                            },
+                            "podFailurePolicy": _failures("FailJob"),
                             "template": _pod(job, args),
                         }
                     },
@@ -118,15 +112,20 @@ def indexed(job: Job) -> dict[str, Any]:
             "completions": job.shards,
             "completionMode": "Indexed",
             "backoffLimitPerIndex": RESTARTS,
-            "podFailurePolicy": {
-                "rules": [
-                    {"action": "FailJob", "onExitCodes": MISTAKE},
-                    {"action": "Ignore", "onExitCodes": SAVED},
-                    {"action": "Ignore", "onPodConditions": DISRUPTED},
-                ]
-            },
+            "podFailurePolicy": _failures("Ignore"),
             "template": _pod(job, args),
         },
+    }
+
+
+def _failures(preempted: str) -> dict[str, Any]:
+    """What a pod's end means for its Job: a mistake ends it, and `preempted` is done otherwise."""
+    return {
+        "rules": [
+            {"action": "FailJob", "onExitCodes": MISTAKE},
+            {"action": preempted, "onExitCodes": SAVED},
+            {"action": preempted, "onPodConditions": DISRUPTED},
+        ]
     }
 
 

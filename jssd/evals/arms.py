@@ -34,10 +34,7 @@ class Scored:
 
     def by_problem(self, k: int) -> np.ndarray:
         """pass@k of each problem, the mean over seeds, in the order of problem ids; float64 [P]."""
-        counts = [
-            np.array([[row["n"], row["c"]] for row in _sorted(scores)]).T for scores in self.rows
-        ]
-        return np.mean([passk.pass_at_k(n, c, k) for n, c in counts], axis=0)
+        return np.mean([passk.by_problem(row["per_problem"], k) for row in self.rows], axis=0)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -175,7 +172,7 @@ def _check_alike(first: Scored, other: Scored) -> None:
                 f"{first.where} and {other.where} were not scored alike: {name} is {mine!r} and "
                 f"{theirs!r}. Score both by one config."
             )
-    if [row["id"] for row in _sorted(a)] != [row["id"] for row in _sorted(b)]:
+    if _ids(a) != _ids(b):
         raise ValueError(
             f"{first.where} and {other.where} were scored on different problems. Score both on the "
             "same ones."
@@ -187,8 +184,8 @@ def _law(decode: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in decode.items() if name != "models"}
 
 
-def _sorted(scores: dict[str, Any]) -> list[dict[str, Any]]:
-    return sorted(scores["per_problem"], key=lambda row: row["id"])
+def _ids(scores: dict[str, Any]) -> list[str]:
+    return sorted(row["id"] for row in scores["per_problem"])
 
 
 def _ks(scored: Scored) -> set[int]:

@@ -5,7 +5,8 @@ same kind, given the completions drawn. Everything random is seeded.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -60,6 +61,12 @@ def pass_at_k(n: Numbers, c: Numbers, k: int) -> np.ndarray:
     misses = (n - c)[..., None] - np.arange(k)
     shares = np.maximum(misses, 0) / (n[..., None] - np.arange(k))
     return np.asarray(1.0 - np.prod(shares, axis=-1))
+
+
+def by_problem(rows: Sequence[Mapping[str, Any]], k: int) -> np.ndarray:
+    """pass@k of each of `rows` with its `id`, `n` drawn and `c` right, by id; float64 [P]."""
+    n, c = np.array([[row["n"], row["c"]] for row in sorted(rows, key=lambda row: row["id"])]).T
+    return pass_at_k(n, c, k)
 
 
 def mean_interval(values: Numbers, *, resamples: int, seed: int) -> Estimate:

@@ -106,7 +106,7 @@ class Drawer:
                 for prompt, i in wanted
             ]  # fmt: skip
             started, tokens, cut = time.perf_counter(), 0, 0
-            tally = generate.Tally(on_turn=_on_turn)
+            tally = generate.Tally(on_turn=survival.go_on)
             with (
                 phases.phase("sample", first="compile"),
                 writer.progress(len(prompts) * n, path.parent.name, done=len(done)) as advance,
@@ -168,11 +168,6 @@ class Drawer:
             fingerprint=self._fingerprint,
             template=prompt.template,
         )
-
-
-def _on_turn() -> None:
-    phases.beat()
-    survival.check()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -168,8 +168,7 @@ def grade(
             nonlocal done
             advance(count - done)
             done = count
-            phases.beat()
-            survival.check()
+            survival.go_on()
 
         grades = grading.grade_programs(
             asked,
@@ -303,5 +302,4 @@ def _compare(run: Run) -> list[dict]:
 
 def per_problem(scores: dict, k: int) -> np.ndarray:
     """pass@k of each problem in scores.json, float64 [P], in the order of problem ids."""
-    rows = scores["per_problem"]
-    return passk.pass_at_k([row["n"] for row in rows], [row["c"] for row in rows], k)
+    return passk.by_problem(scores["per_problem"], k)

@@ -87,16 +87,15 @@ def by_problem(runs: Sequence[RunFiles], place: Place, k: int, group: str = "") 
     parts = [run.scores[place] for run in runs]
     if group:
         parts = [scores["by_group"][group] for scores in parts]
-    rows = [sorted(part["per_problem"], key=lambda row: row["id"]) for part in parts]
-    ids = [[row["id"] for row in seed] for seed in rows]
+    rows = [part["per_problem"] for part in parts]
+    ids = [sorted(row["id"] for row in seed) for seed in rows]
     for run, other in zip(runs, ids):
         if other != ids[0]:
             raise ValueError(
                 f"{runs[0].workdir} and {run.workdir} were scored on different problems of "
                 f"{place[0]} at {place[1]}. Evaluate both on the same ones, or report one by one."
             )
-    counts = [np.array([[row["n"], row["c"]] for row in seed]).T for seed in rows]
-    return np.mean([passk.pass_at_k(n, c, k) for n, c in counts], axis=0)
+    return np.mean([passk.by_problem(seed, k) for seed in rows], axis=0)
 
 
 def resampling(runs: Sequence[RunFiles]) -> dict[str, int]:

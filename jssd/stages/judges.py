@@ -111,17 +111,12 @@ def _correct(run: Run, writer: Writer, text: Text, kept: Sequence[Sample]) -> li
                 sandbox=box,
                 workers=config.workers,
                 memory_mb=config.memory_mb,
-                on_done=lambda _: _go_on(),
+                on_done=lambda _: survival.go_on(),
             )
         return [grade.verdict for grade in grades]
 
     verdicts = _once(run, CORRECT, settings, kept, grade)
     return [sample for sample, said in zip(kept, verdicts) if (said == "passed") == wanted]
-
-
-def _go_on() -> None:
-    phases.beat()
-    survival.check()
 
 
 def _tests(config: Config) -> dict[str, Task]:

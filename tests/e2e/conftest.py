@@ -1,5 +1,6 @@
 """A tiny random model with a real tokenizer, and the command run as a user runs it."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -13,6 +14,8 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from jssd import sharding
+from jssd.config import Config
 from jssd.model import config as model_config
 from jssd.model import transformer
 from jssd.weights import files, names
@@ -103,6 +106,24 @@ def tiny(tmp_path_factory) -> pathlib.Path:
     make_model(root / "model")
     (root / "config.py").write_text(CONFIG.format(model=str(root / "model")))
     return root
+
+
+def load_config(root: pathlib.Path) -> Config:
+    """The config of `tiny`, for tests that call the stages in their own process."""
+    spec = importlib.util.spec_from_file_location("tiny_config", root / "config.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """The tests' eight simulated devices take longer to compile for and show nothing more."""
+    with pytest.MonkeyPatch.context() as patch:
+        mesh = sharding.make_mesh
+        patch.setattr(sharding, "make_mesh", lambda cfg: mesh(cfg, jax.devices()[:1]))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """A run that trains adapters: resumed it gives the same bytes, exported and swept it is merged."""
 
-import importlib.util
 import json
 import pathlib
 import shutil
@@ -17,16 +16,16 @@ from jssd.stages import export, grids, sweep
 from jssd.stages.context import Run
 from jssd.weights import hf
 from jssd.weights.fingerprint import fingerprint
+from tests.e2e import conftest
 
 STAGES = ["sample", "sft", "export"]
 
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
+
 def load(root: pathlib.Path):
-    spec = importlib.util.spec_from_file_location("tiny_config", root / "config.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
+    config = conftest.load_config(root)
     config.prompts.limit, config.train.num_steps, config.train.keep_last = 6, 4, 9
     config.train.lora = LoraConfig(rank=2, alpha=4.0)
     config.train.param_dtype, config.model.compute_dtype = "bfloat16", "float32"
@@ -34,17 +33,8 @@ def load(root: pathlib.Path):
     return config
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """The tests' eight simulated devices take longer to compile for and show nothing more."""
-    with pytest.MonkeyPatch.context() as patch:
-        mesh = sharding.make_mesh
-        patch.setattr(sharding, "make_mesh", lambda cfg: mesh(cfg, jax.devices()[:1]))
-        yield
-
-
 @pytest.fixture(scope="module")
-def straight(tiny, tmp_path_factory) -> pathlib.Path:
+def straight(tiny, one_device, tmp_path_factory) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("lora") / "run"
     main.run_stages(load(tiny), workdir, STAGES)
     return workdir

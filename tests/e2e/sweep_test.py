@@ -1,25 +1,22 @@
 """A sweep of a tiny model: one command, nothing drawn twice, one set of programs."""
 
-import importlib.util
 import json
 import pathlib
 
-import jax
 import pytest
 
-from jssd import main, sharding
+from jssd import main
 from jssd.config import TruncationConfig
 from jssd.stages import drawing, evaluate, grids, predict
 from jssd.stages import sweep as sweep_stage
 from tests import formats
+from tests.e2e import conftest
+
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 def load(root: pathlib.Path, **fields):
-    spec = importlib.util.spec_from_file_location("tiny_config", root / "config.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
+    config = conftest.load_config(root)
     config.train.num_steps, config.prompts.limit = 4, 8
     config.sweep.train_temperatures = (0.7, 1.3)
     config.sweep.checkpoints = (2, 4)
@@ -31,17 +28,8 @@ def load(root: pathlib.Path, **fields):
     return config
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """The tests' eight simulated devices take longer to compile for and show nothing more."""
-    with pytest.MonkeyPatch.context() as patch:
-        mesh = sharding.make_mesh
-        patch.setattr(sharding, "make_mesh", lambda cfg: mesh(cfg, jax.devices()[:1]))
-        yield
-
-
 @pytest.fixture(scope="module")
-def swept(tiny, tmp_path_factory):
+def swept(tiny, one_device, tmp_path_factory):
     """(work directory, engines that decoded it)."""
     workdir, engines = tmp_path_factory.mktemp("sweep") / "run", []
     with pytest.MonkeyPatch.context() as patch:
