@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from jssd import heartbeats
 from tests.e2e import conftest
 
 # Most requests are more than the slots, and the cache is short: completions are set back too.
@@ -27,6 +28,10 @@ def straight(tiny, tmp_path_factory):
     return workdir
 
 
+def _beating(workdir):
+    return [entry["pid"] for entry in heartbeats.read(workdir)]
+
+
 def test_a_job_of_200_prompts_ended_ten_times_at_random_gives_the_same_file(
     straight, tiny, tmp_path
 ):
@@ -42,6 +47,9 @@ def test_a_job_of_200_prompts_ended_ten_times_at_random_gives_the_same_file(
         ) as run:  # fmt: skip
             while run.poll() is None and conftest.count_lines(partial) < drawn:
                 time.sleep(0.001)
+            if how == signal.SIGTERM:  # Before it listens, it would just end.
+                while run.poll() is None and run.pid not in _beating(workdir):
+                    time.sleep(0.001)
             time.sleep(rng.random() * 0.05)
             run.send_signal(how)
         assert run.returncode == (42 if how == signal.SIGTERM else -how)  # Saved, or killed.
