@@ -40,7 +40,8 @@ def get_config(variant: str = "") -> Config:
         model=ModelSource(path="assets/SmolLM2-135M-Instruct.Q4_1.gguf", dtype="float32"),
         prompts=PromptsConfig(source="functions:train", template="task", limit=180),
         sampling=SamplingConfig(temperature=1.0, top_k=20, top_p=0.8, max_new_tokens=80),
-        engine=EngineConfig(slots=48),
+        # The laws of the draws, for `soft`: one folder of samples serves three arms.
+        engine=EngineConfig(slots=48, keep_law=True),
         # Most answers are cut at 80 tokens; an end there would teach stopping mid-sentence.
         filter=FilterConfig(truncated="no_eos"),
         train=TrainConfig(
@@ -81,9 +82,10 @@ def get_config(variant: str = "") -> Config:
         decode.models = ("student",)  # The base's scores are those of `raw`.
     config.evaluate.base_decode = config.evaluate.student_decode = ""
     if variant == "soft":
-        config.engine.keep_law, config.train.targets = True, "law"
+        config.train.targets = "law"
     elif variant == "passed":
         config.filter.correct = "passed"
     else:
+        config.engine.keep_law = False  # A law that nothing was cut off is the whole vocabulary.
         return presets.variant(config, variant)
     return dataclasses.replace(config, name=f"{config.name}-{variant}")
