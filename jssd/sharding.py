@@ -253,13 +253,17 @@ def shards(*axes: str) -> int:
     return math.prod(mesh.shape[name] for name in over(*axes))
 
 
-# Axis by axis: compilers make a reduce-scatter over several axes of a mesh an all-reduce of the
-# whole, and the transpose of a gather is such a one.
+# Axis by axis, and along the first axis of the array: compilers make a reduce-scatter over several
+# axes of a mesh an all-reduce of the whole, libtpu also one along an array's later axes, and the
+# transpose of a gather is such a one.
 def gather(x: jax.Array, number: int, axis: str) -> jax.Array:
     """All of `x` along its axis `number`, which lies on logical `axis`."""
+    if not over(axis):
+        return x
+    x = jax.numpy.moveaxis(x, number, 0)
     for name in reversed(over(axis)):
-        x = jax.lax.all_gather(x, name, axis=number, tiled=True)
-    return x
+        x = jax.lax.all_gather(x, name, axis=0, tiled=True)
+    return jax.numpy.moveaxis(x, 0, number)
 
 
 def scatter(x: jax.Array, number: int, axis: str) -> jax.Array:
