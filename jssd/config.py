@@ -415,6 +415,7 @@ class Config:
     compile_cache: bool = True
 
 
+LIVECODEBENCH = ("livecodebench_v6", "livecodebench_v5", "livecodebench")
 LIVECODEBENCH_RULES = (
     "extraction",
     "tests",
@@ -426,6 +427,7 @@ LIVECODEBENCH_RULES = (
     "values",
     "budget",
 )
+MAX_SUPPORT = 128  # Likeliest tokens that a draw looks at: a sample holds no wider law.
 FORMATS = ("fence", "python")
 CORRECT = ("passed", "failed")
 PACKING = ("packed", "bucketed", "none")
