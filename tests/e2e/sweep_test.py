@@ -3,12 +3,14 @@
 import json
 import pathlib
 
+import jax
 import pytest
 
-from jssd import main
-from jssd.config import TruncationConfig
-from jssd.stages import drawing, evaluate, grids, predict, sft
+from jssd import main, sharding
+from jssd.config import MeshConfig, TruncationConfig
+from jssd.stages import context, drawing, evaluate, grids, predict, sft, students
 from jssd.stages import sweep as sweep_stage
+from jssd.weights.fingerprint import fingerprint
 from tests import formats
 from tests.e2e import conftest
 
@@ -100,6 +102,19 @@ def test_students_differ_by_temperature_and_step(swept):
         for path in sorted((workdir / "sweep").glob("students/*/samples/part-00000.jsonl"))
     ]
     assert settings == [0.7, 1.3]
+
+
+def test_a_students_checkpoint_can_be_named(swept, tiny):
+    workdir, *_ = swept
+    run = context.Run(load(tiny), workdir / "other", sharding.make_mesh(MeshConfig()))
+    place = workdir / "sweep/students/train-t0.7-k20-p0.9/checkpoints/2"
+    found = students.checkpoint(run, str(place), "mechanism/student")
+    assert found is not None and found.step == 2
+    with jax.set_mesh(run.mesh):
+        cfg, params = found.load()
+        name = fingerprint(params, cfg.vocab_size)
+    scores = workdir / "sweep/cells/tasks/train-t0.7-k20-p0.9@2/t1.0/scores.json"
+    assert name == json.loads(scores.read_text())["fingerprint"]
 
 
 def test_temperatures_checkpoints_and_students_share_one_program(swept):
