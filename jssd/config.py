@@ -327,7 +327,8 @@ class MechanismConfig:
     """What stage `mechanism` compares, token by token: base and student on the same contexts. The
     law of training, which says what was kept, is section `sampling`."""
 
-    # Two models, each as `ModelSource.path`. "" is the run's own: model.path, and `export/`.
+    # Two models, each as `ModelSource.path`, or a checkpoint of any run, WORKDIR/checkpoints/STEP.
+    # "" is the run's own: model.path, and `export/`.
     base: str = ""
     student: str = ""
     # A .jsonl file of sample records, or of rows with "prompt" and "completion". "" takes the run's
@@ -415,6 +416,7 @@ class Config:
     compile_cache: bool = True
 
 
+LIVECODEBENCH = ("livecodebench_v6", "livecodebench_v5", "livecodebench")
 LIVECODEBENCH_RULES = (
     "extraction",
     "tests",
@@ -426,6 +428,7 @@ LIVECODEBENCH_RULES = (
     "values",
     "budget",
 )
+MAX_SUPPORT = 128  # Likeliest tokens that a draw looks at: a sample holds no wider law.
 FORMATS = ("fence", "python")
 CORRECT = ("passed", "failed")
 PACKING = ("packed", "bucketed", "none")

@@ -25,12 +25,13 @@ from jssd.config import (
 )
 from jssd.section_rules import (
     analysis_errors,
+    benchmark_errors,
     law_errors,
-    livecodebench_errors,
     lora_errors,
     read_field,
     survival_errors,
     sweep_errors,
+    target_errors,
 )
 
 
@@ -197,6 +198,7 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
         "engine.keep_law",
         "needs engine.keep_support=True: it stores the probabilities of those tokens",
     )
+    errors.extend(target_errors(config, stages))
     errors.extend(lora_errors(config))
     rule(config.train.router_aux_loss >= 0, "train.router_aux_loss", "must be 0 (off) or more")
     rule(config.train.learning_rate > 0, "train.learning_rate", "must be above 0")
@@ -233,7 +235,7 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
         "evaluate.extraction",
         "must be last_fence or defining_fence",
     )
-    errors.extend(livecodebench_errors(config.evaluate.livecodebench))
+    errors.extend(benchmark_errors(config))
     rule(
         bool(config.plan.programs) and set(config.plan.programs) <= set(PROGRAMS),
         "plan.programs",

@@ -1,11 +1,20 @@
-"""Rules of laws, adapters, LiveCodeBench, sweep, mechanism, toy and survival."""
+"""Rules of laws, soft targets, adapters, LiveCodeBench, sweep, mechanism, toy and survival."""
 
 import functools
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from jssd.config import LIVECODEBENCH_RULES, PROJECTIONS, Config, LoraConfig, SamplingConfig
+from jssd.config import (
+    LIVECODEBENCH,
+    LIVECODEBENCH_RULES,
+    MAX_SUPPORT,
+    PROJECTIONS,
+    Config,
+    EvalConfig,
+    LoraConfig,
+    SamplingConfig,
+)
 
 
 def read_field(config: Config, name: str) -> Any:
@@ -48,6 +57,69 @@ def lora_errors(config: Config) -> list[str]:
     return [f"{name}={read_field(config, name)!r} {must}." for ok, name, must in rules if not ok]
 
 
+def target_errors(config: Config, stages: Sequence[str]) -> list[str]:
+    """What soft targets ask of sampling. Samples that are there may hold laws whatever the config
+    says: a run that only trains is told by what it reads."""
+    sweep, laws = config.sweep, []
+    if "sample" in stages:
+        laws.append(("sampling", config.sampling, [config.sampling.temperature]))
+    if "sweep" in stages and sweep.train_temperatures:
+        cuts = [(f"sweep.train_truncations[{i}]", c) for i, c in enumerate(sweep.train_truncations)]
+        for where, cut in cuts or [("sampling", config.sampling)]:
+            laws.append((where, cut, list(sweep.train_temperatures)))
+    if config.train.targets != "law" or not laws:
+        return []
+    errors = []
+    if not config.engine.keep_law:
+        errors.append(
+            "train.targets='law' needs engine.keep_law=True, or what is sampled lacks the laws. "
+            "Set it, or train.targets='draw', or leave stage sample out if samples/ holds them."
+        )
+    for where, cut, temperatures in laws:
+        # Of as many as are looked at, none is seen to be beyond the last: a tie could go on.
+        if max(temperatures) > 0 and not 0 < cut.top_k < MAX_SUPPORT:
+            errors.append(
+                f"{where}.top_k={cut.top_k} must be 1 to {MAX_SUPPORT - 1} with "
+                "train.targets='law': a sample holds no wider law. Set it, or train.targets='draw'."
+            )
+    return list(dict.fromkeys(errors))
+
+
+def benchmark_errors(config: Config) -> list[str]:
+    """Settings of grading that nothing which is asked for would look at."""
+    evaluate, off = config.evaluate, EvalConfig()
+    theirs = [name for name in evaluate.benchmarks if name in LIVECODEBENCH]
+    ours = len(theirs) < len(evaluate.benchmarks)
+    reads = {
+        "extraction": ours or bool(config.filter.format or config.filter.correct),
+        "timeout": ours or bool(config.filter.correct),
+    }
+    errors = [
+        f"evaluate.{name}={getattr(evaluate, name)!r} is read by no benchmark of "
+        f"evaluate.benchmarks={evaluate.benchmarks!r}: LiveCodeBench has rules of its own, in "
+        f"evaluate.livecodebench.strict. Leave it {getattr(off, name)!r}."
+        for name, read in reads.items()
+        if not read and getattr(evaluate, name) != getattr(off, name)
+    ]
+    section = evaluate.livecodebench
+    for name, default in vars(off.livecodebench).items():
+        value = getattr(section, name)
+        if theirs or value == default:
+            continue
+        errors.append(
+            f"evaluate.livecodebench.{name}={value!r} is read by no benchmark of "
+            f"evaluate.benchmarks={evaluate.benchmarks!r}. Name one of {', '.join(LIVECODEBENCH)}, "
+            f"or leave it {default!r}."
+        )
+    if section.window and theirs and "livecodebench" not in theirs:
+        errors.append(
+            f"evaluate.livecodebench.window={section.window!r} is read by benchmark "
+            f"'livecodebench' only: {' and '.join(theirs)} has its own. Name that benchmark, or "
+            "leave it ''."
+        )
+    return errors + livecodebench_errors(section)
+
+
 def livecodebench_errors(section) -> list[str]:
     """The rules of section evaluate.livecodebench."""
     where, errors = "evaluate.livecodebench", []
@@ -81,6 +153,15 @@ def sweep_errors(config: Config) -> list[str]:
         for kind, members in (("temperatures", list(values)), ("truncations", cuts)):
             if any(member in members[:index] for index, member in enumerate(members)):
                 errors.append(f"sweep.{part}_{kind}={members!r} must name each one once.")
+        if cuts and not values:
+            errors.append(f"sweep.{part}_truncations needs {name}. Set them, or leave it [].")
+    if sweep.checkpoints and not sweep.train_temperatures:
+        errors.append(
+            f"sweep.checkpoints={sweep.checkpoints!r} needs sweep.train_temperatures: they are "
+            "steps of students. Set them, or leave it ()."
+        )
+    if len(set(sweep.checkpoints)) < len(sweep.checkpoints):
+        errors.append(f"sweep.checkpoints={sweep.checkpoints!r} must name each one once.")
     if (sweep.train_temperatures or sweep.predict_temperatures) and not sweep.eval_temperatures:
         errors.append("sweep.eval_temperatures=() must name what students are decoded at.")
     if sweep.predict_temperatures and not any(sweep.eval_temperatures):

@@ -88,6 +88,52 @@ def test_long_texts_lose_their_beginning(lm, monkeypatch, caplog):
     assert "1 texts did not fit" in caplog.text
 
 
+BOS = "<|im_start|>"
+
+
+@pytest.fixture(scope="module")
+def with_bos(tmp_path_factory):
+    """A model whose tokenizer puts a token ahead of plain text, and whose chat begins with it."""
+    folder = tiny_model.make_model(tmp_path_factory.mktemp("bos") / "model")
+    path = folder / "tokenizer_config.json"
+    tree = json.loads(path.read_text()) | {"bos_token": BOS, "add_bos_token": True}
+    tree["chat_template"] = "{{ bos_token }}{% for m in messages %}{{ m.content }}\n{% endfor %}"
+    path.write_text(json.dumps(tree))
+    return harness.lm(jssd.load(str(folder)), rows=2)
+
+
+def test_one_beginning_of_text_with_a_chat_and_without(with_bos):
+    lm, (bos,) = with_bos, with_bos.text_tokenizer.encode(BOS)
+    plain = lm.text_tokenizer.encode
+    assert lm.prefix_token_id == bos != lm.eot_token_id
+    assert lm.tok_encode("ab") == [bos, *plain("ab")]
+    assert lm.tok_encode("ab", add_special_tokens=False) == plain("ab")
+    chat = lm.apply_chat_template([{"role": "user", "content": "ab"}])
+    assert lm.tok_encode(chat) == [bos, *plain("ab\n")]  # Not a second one.
+    assert lm.tok_encode(chat, add_special_tokens=True) == [bos, *plain("ab\n")]
+
+
+def test_scores_after_a_beginning_of_text(with_bos):
+    lm, (bos,) = with_bos, with_bos.text_tokenizer.encode(BOS)
+    plain = lm.text_tokenizer.encode
+    chat = lm.apply_chat_template([{"role": "user", "content": "ab"}])
+    pairs = [("ab", " cd"), ("", "xyz"), (chat, "cd")]
+    found = lm.loglikelihood([Request(*pair) for pair in pairs])
+    # The line's end of the chat is white space, which the harness counts to the continuation.
+    wanted = [
+        ([bos, *plain("ab")], plain(" cd")),
+        ([bos], plain("xyz")),
+        ([bos, *plain("ab")], plain("\ncd")),
+    ]
+    for (total, _), (context, target) in zip(found, wanted, strict=True):
+        assert total == pytest.approx(by_hand(lm, context, target)[0], abs=1e-3)
+    (rolled,) = lm.loglikelihood_rolling([Request("xyz")])
+    assert rolled == pytest.approx(by_hand(lm, [bos], plain("xyz"))[0], abs=1e-3)
+    (drawn,) = lm.generate_until([Request("ab", {"max_gen_toks": 4, "until": []})])
+    (expected,) = lm.model.generate([[bos, *plain("ab")]], jssd.Sampling(0.0), 1, 4)[0]
+    assert drawn == expected.text
+
+
 @pytest.mark.parametrize(
     ("given", "law"),
     [

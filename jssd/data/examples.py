@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jssd.config import MAX_SUPPORT
 from jssd.data.answers import Answers
 from jssd.data.samples import Sample
 
@@ -20,9 +21,10 @@ class Examples:
     tokens int32 [total]; starts int64 [samples + 1]; context_lens int64 [samples], the tokens
     before those in the loss: of the prompt, and of the thinking where it is left out.
     `support_sizes` int32 [total] and `support_starts` int64 [total] place each token's support in
-    `support_ids` int32; a size of 0 or less is unknown. `support_width` is the largest size, at
-    least 1. `support_probs` float32 are the law's probabilities of `support_ids`, with soft targets
-    only.
+    `support_ids` int32; a size of 0 or less is unknown. `support_width` has room for each of them,
+    at least 1, and does not change with the law's temperature where it has a top_k: programs are
+    compiled for it. `support_probs` float32 are the law's probabilities of `support_ids`, with soft
+    targets only.
     """
 
     tokens: np.ndarray
@@ -80,7 +82,7 @@ def from_samples(
         support_sizes=support_sizes,
         support_starts=np.cumsum(stored_sizes) - stored_sizes,
         support_ids=np.concatenate(supports),
-        support_width=max(int(stored_sizes.max()), 1),
+        support_width=_width(samples, int(stored_sizes.max())),
         support_probs=_laws(samples) if targets == "law" else None,
     )
 
@@ -91,6 +93,17 @@ def _context_len(sample: Sample, answers: Answers | None) -> int:
     return len(sample.prompt_token_ids) + thinking
 
 
+def _width(samples: Sequence[Sample], largest: int) -> int:
+    """Room for supports of up to `largest` tokens: the law's top_k, where all samples have one, or
+    the next power of two. What is seen depends on temperature and chance, these hardly."""
+    if largest < 1:
+        return 1
+    cuts = [int(sample.sampling.get("top_k", 0)) for sample in samples]
+    if min(cuts) > 0 and largest <= max(cuts) < MAX_SUPPORT:
+        return max(cuts)
+    return 1 << (largest - 1).bit_length()
+
+
 def _laws(samples: Sequence[Sample]) -> np.ndarray:
     """The law of every draw, flat. An average over draws and laws would be no expectation of
     either, so a sample that lacks one is refused."""
@@ -99,7 +112,7 @@ def _laws(samples: Sequence[Sample]) -> np.ndarray:
             raise ValueError(
                 f"train.targets='law' needs the law of every draw, and sample {sample.sample} of "
                 f"prompt {sample.prompt_id!r} lacks some. Sample again with engine.keep_law=True "
-                "and a law of at most 128 tokens (sampling.top_k), or set train.targets='draw'."
+                f"and sampling.top_k of 1 to {MAX_SUPPORT - 1}, or set train.targets='draw'."
             )
     return np.concatenate([np.asarray(sample.support_probs, np.float32) for sample in samples])
 

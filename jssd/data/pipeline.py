@@ -28,8 +28,9 @@ class Batches(Iterator[Batch]):
     inputs, targets int32: a token and the one after it. loss_mask float32: 1 where the target is in
     the loss. segment_ids int32: 1, 2, ... per row; 0 is padding. positions int32: from 0 in
     each segment. support_ids int32 [rows, T, S]: the ids the target could have been drawn from,
-    padded with -1; -2 first where unknown; all -1 where loss_mask is 0. S is the data set's largest
-    support. With soft targets support_probs float32 [rows, T, S], their probabilities, 0 elsewhere.
+    padded with -1; -2 first where unknown; all -1 where loss_mask is 0. S is the data set's
+    `support_width`. With soft targets support_probs float32 [rows, T, S], their probabilities, 0
+    elsewhere.
 
     T is `seq_len`; with packing "bucketed" it differs by micro-batch, alike on all processes (see
     `packing.micro_batches`). The rows of a micro-batch are cut into `shard_count` equal shards, and

@@ -5,7 +5,8 @@
 Each folder is a finished run, or one of several seeds, which are pooled. The base's scores are
 taken from the first folder that has them. The result is a table in Markdown for each benchmark,
 decoding and k, or with --json one JSON list. Differences are paired by problem. Their intervals are
-each arm's own; their p-values allow for the number of arms (`selection.adjusted_p`).
+each arm's own; their p-values allow for the number of arms (`selection.adjusted_p`), within one
+table: several decodings, benchmarks and k are as many looks, which nothing here corrects for.
 """
 
 import argparse
@@ -50,7 +51,8 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, OSError) as error:
         print(f"jssd: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    print(json.dumps(found, indent=1) if flags.json else "\n\n".join(map(table, found)))
+    tables = "\n\n".join([*map(table, found), _note(found)])
+    print(json.dumps(found, indent=1) if flags.json else tables)
     return 0
 
 
@@ -105,6 +107,17 @@ def table(found: dict[str, Any]) -> str:
         for name, arm in found["arms"].items()
     ]
     return "\n".join(lines)
+
+
+def _note(found: Sequence[dict[str, Any]]) -> str:
+    """What the p-values of all tables allow for, and what they do not."""
+    note = "p allows for the number of arms in its column"
+    if len(found) == 1:
+        return f"{note}."
+    return (
+        f"{note}, not for there being {len(found)} tables: the best of several decodings looks "
+        "better than it is. Say before looking which one counts."
+    )
 
 
 def _percent(one: dict[str, Any]) -> str:

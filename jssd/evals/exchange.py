@@ -7,6 +7,7 @@ the form with completions.
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -35,9 +36,11 @@ def custom_outputs(programs: Iterable[tuple[str, str | None]]) -> str:
 
 
 def samples(programs: Iterable[tuple[str, str | None]]) -> str:
-    """The text of samples.jsonl: one whole program a line."""
+    """The text of samples.jsonl: one whole program a line, MBPP's ids as evalplus has them."""
+    theirs = lambda task_id: re.sub(r"^mbpp/", "Mbpp/", task_id)
     return "".join(
-        json.dumps({"task_id": task_id, "solution": program or ""}, ensure_ascii=False) + "\n"
+        json.dumps({"task_id": theirs(task_id), "solution": program or ""}, ensure_ascii=False)
+        + "\n"
         for task_id, program in programs
     )
 
@@ -69,10 +72,12 @@ def read(path: Path, tasks: Sequence[Task]) -> list[Graded]:
 def _samples(text: str, by_id: dict[str, Task]) -> list[Graded]:
     found = []
     for row in map(json.loads, filter(str.strip, text.splitlines())):
-        program = row.get("solution")
+        task_id, program = row["task_id"], row.get("solution")
+        if task_id not in by_id:
+            task_id = re.sub(r"^Mbpp/", "mbpp/", task_id)
         if program is None:
-            program = by_id[row["task_id"]].starter_code + row["completion"]
-        found.append(Graded(row["task_id"], program))
+            program = by_id[task_id].starter_code + row["completion"]
+        found.append(Graded(task_id, program))
     return found
 
 

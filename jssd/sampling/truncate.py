@@ -19,7 +19,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-NUM_CANDIDATES = 128
+from jssd.config import MAX_SUPPORT
+
+NUM_CANDIDATES = MAX_SUPPORT
 GREEDY_BELOW = 1e-5  # vLLM's threshold.
 REMOVED = -jnp.inf
 

@@ -19,13 +19,15 @@ from jssd.data.contexts import Context
 from jssd.data.tokenizer import Tokenizer
 from jssd.model import transformer
 from jssd.sampling.request import Sampling
-from jssd.stages import coloured, context
+from jssd.stages import coloured, context, students
 from jssd.stages.context import Run
 from jssd.stages.excerpts import spread
 from jssd.weights.fingerprint import fingerprint
 
 TOKENS, SUMMARY = "tokens.jsonl", "summary.json"
 ROWS = 8  # Completions measured in one forward pass.
+
+Source = pathlib.Path | students.Checkpoint
 
 
 def run(run: Run) -> None:
@@ -45,10 +47,11 @@ def run(run: Run) -> None:
     if run.config.train.loss_on == "answer" and not config.contexts:
         settings["looked_at"] = {"answers_after": run.config.train.think_end}
     context.freeze_settings(folder, settings)
-    folders = _folders(run)
-    tokenizer = Tokenizer(folders["base"])
+    sources = _sources(run)
+    base = sources["base"]
+    tokenizer = Tokenizer(base if isinstance(base, pathlib.Path) else base.run.base_folder())
     if not (folder / TOKENS).exists():
-        _measure(run, folders, tokenizer)
+        _measure(run, sources, tokenizer)
     completions = [json.loads(line) for line in _lines(folder / TOKENS)]
     summary = panels.summarise(
         completions,
@@ -63,12 +66,12 @@ def run(run: Run) -> None:
     print(f"mechanism: {folder / coloured.PAGE}", flush=True)
 
 
-def _measure(run: Run, folders: dict[str, pathlib.Path], tokenizer: Tokenizer) -> None:
+def _measure(run: Run, sources: dict[str, Source], tokenizer: Tokenizer) -> None:
     """Writes `tokens.jsonl`, going on after the last whole line of a run that was killed."""
     config, law, folder = run.config.mechanism, run.config.sampling, run.workdir / "mechanism"
     chosen = _contexts(run, tokenizer)
     with run.writer("mechanism") as writer:
-        models, names = _models(run, folders)
+        models, names = _models(run, sources)
         partial = folder / f"{TOKENS}.partial"
         done = _recover(partial, names)
         pair = locks_forks.Pair(
@@ -113,28 +116,33 @@ def _measure(run: Run, folders: dict[str, pathlib.Path], tokenizer: Tokenizer) -
         os.replace(partial, folder / TOKENS)
 
 
-def _folders(run: Run) -> dict[str, pathlib.Path]:
-    config = run.config.mechanism
-    folders = {"base": run.base_folder(), "student": run.workdir / "export"}
-    for model in folders:
-        if path := getattr(config, model):
-            folders[model] = run.folder_of(path, f"mechanism/{model}")
-    if not folders["student"].exists():
+def _sources(run: Run) -> dict[str, Source]:
+    """Where base and student come from: a Hugging Face folder or a checkpoint each."""
+    found: dict[str, Source] = {}
+    for model in ("base", "student"):
+        name = f"mechanism/{model}"
+        if path := getattr(run.config.mechanism, model):
+            found[model] = students.checkpoint(run, path, name) or run.folder_of(path, name)
+        else:
+            found[model] = run.base_folder() if model == "base" else run.workdir / "export"
+    student = found["student"]
+    if isinstance(student, pathlib.Path) and not student.exists():
         raise FileNotFoundError(
-            f"{folders['student']} does not exist. Run stages sft and export before mechanism, or "
-            "set mechanism.student."
+            f"{student} does not exist. Run stages sft and export before mechanism, or set "
+            "mechanism.student."
         )
-    return folders
+    return found
 
 
 def _models(
-    run: Run, folders: dict[str, pathlib.Path]
+    run: Run, sources: dict[str, Source]
 ) -> tuple[list[tuple[Any, transformer.Params]], dict[str, str]]:
     """Base and student on the decode mesh, and the fingerprints of their weights."""
     models, names = [], {}
-    for model, folder in folders.items():
+    for model, source in sources.items():
         with jax.set_mesh(run.mesh):
-            cfg, params = run.load(folder)
+            named = isinstance(source, pathlib.Path)
+            cfg, params = run.load(source) if named else source.load()
             names[model] = fingerprint(params, cfg.vocab_size)
         models.append((cfg, context.for_scoring(params, cfg, run.mesh)))
     return models, names

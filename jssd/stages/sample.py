@@ -18,12 +18,25 @@ from jssd.weights.fingerprint import fingerprint
 def run(run: Run) -> None:
     """Draws what is missing, then writes `samples/manifest.json`: counts, settings, weights' name,
     histograms and checksums. Returns at once when it is there. A shard only draws."""
+    run_all([run])
+
+
+def run_all(runs: Sequence[Run]) -> None:
+    """Stage sample of runs that differ in nothing but the law: one set of weights and of compiled
+    programs draws for them all."""
+    drawer = None
+    for run in runs:
+        drawer = _run(run, drawer)
+
+
+def _run(run: Run, drawer: drawing.Drawer | None) -> drawing.Drawer | None:
+    """Draws with `drawer`, or with one that is made if it is needed. Returns what there is then."""
     config, folder = run.config, run.workdir / "samples"
     settings = context.section(config, "model", "prompts", "sampling")
     settings["cache_dtype"] = config.engine.cache_dtype  # It changes what is drawn from.
     context.freeze_settings(folder, settings)
     if (folder / samples.MANIFEST).exists():
-        return
+        return drawer
     share = drawing.share(run, folder, [folder])
     with run.writer("samples") as writer:
         tokenizer = run.tokenizer()
@@ -34,9 +47,10 @@ def run(run: Run) -> None:
         if share.taken:
             writer.line(f"{folder}: drawn in {share.taken} shares, all there")
         else:
-            _draw(run, share, asked, tokenizer, writer)
+            drawer = drawer or _open(run, asked, tokenizer)
+            _draw(run, drawer, share.part(folder), share.mine(asked), writer)
         if config.shard:
-            return
+            return drawer
         context.wait_for_all("all hosts have drawn their samples")
         drawn = samples.read_folder(folder)
         stats = filters.stats(drawn)
@@ -50,27 +64,32 @@ def run(run: Run) -> None:
         }
         context.write_json(folder / samples.MANIFEST, manifest)
     context.wait_for_all("the manifest of the samples is written")
+    return drawer
+
+
+def _open(run: Run, asked: Sequence[prompts.Prompt], tokenizer: Tokenizer) -> drawing.Drawer:
+    config = run.config
+    longest = max(len(prompt.token_ids) for prompt in asked) + config.sampling.max_new_tokens
+    with jax.set_mesh(run.mesh):
+        cfg, params = run.load(run.base_folder())
+        name = fingerprint(params, cfg.vocab_size)
+    return drawing.Drawer(
+        context.for_decoding(params, cfg, run.mesh), cfg, tokenizer, config.engine,
+        fingerprint=name, longest=longest, dtype=context.as_dtype(config.model.compute_dtype),
+    )  # fmt: skip
 
 
 def _draw(
     run: Run,
-    share: drawing.Share,
+    drawer: drawing.Drawer,
+    path: pathlib.Path,
     asked: Sequence[prompts.Prompt],
-    tokenizer: Tokenizer,
     writer: Writer,
 ) -> None:
-    config, law = run.config, run.config.sampling
-    longest = max(len(prompt.token_ids) for prompt in asked) + law.max_new_tokens
-    with jax.set_mesh(run.mesh):
-        cfg, params = run.load(run.base_folder())
-        name = fingerprint(params, cfg.vocab_size)
-    drawer = drawing.Drawer(
-        context.for_decoding(params, cfg, run.mesh), cfg, tokenizer, config.engine,
-        fingerprint=name, longest=longest, dtype=context.as_dtype(config.model.compute_dtype),
-    )  # fmt: skip
+    law = run.config.sampling
     drawer.draw(
-        share.part(run.workdir / "samples"),
-        share.mine(asked),
+        path,
+        asked,
         Sampling(law.temperature, law.top_k, law.top_p, law.min_p),
         n=law.n,
         max_new_tokens=law.max_new_tokens,

@@ -1,5 +1,8 @@
 """Stage sft: fine-tunes the base model on its own raw samples, into `checkpoints/`."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import jax
 
 from jssd import phases, sharding, survival
@@ -9,7 +12,7 @@ from jssd.stages import context, judges, together
 from jssd.stages.context import Run
 from jssd.train import flops, loop
 from jssd.train.optimizer import make_optimizer
-from jssd.train.step import abstract_state, init_state, make_train_step
+from jssd.train.step import TrainStep, abstract_state, init_state, make_train_step
 from jssd.weights.checkpoint import Checkpointer
 from jssd.weights.fingerprint import fingerprint
 
@@ -19,6 +22,19 @@ def run(run: Run) -> None:
 
     Raises `survival.Stopped` when the run was told to stop, and is saved.
     """
+    run_all([run])
+
+
+def run_all(runs: Sequence[Run]) -> None:
+    """Stage sft of runs that differ in nothing but their samples: all take the same jitted step,
+    which is compiled once for supports of one width."""
+    train_step = None
+    for run in runs:
+        train_step = _run(run, train_step)
+
+
+def _run(run: Run, train_step: TrainStep | None) -> TrainStep:
+    """Trains with `train_step`, or with one that is made. Returns it, without frozen weights."""
     config, adapted = run.config, run.config.train.lora
     context.freeze_settings(run.workdir / "train", context.trained(config))
     drawn = samples.read_folder(run.workdir / "samples")
@@ -61,12 +77,14 @@ def run(run: Run) -> None:
             del params  # The state owns them; its first step donates them.
             writer.resume(int(state.step))
             phases.mark("restored", step=int(state.step))
+            if train_step is None:
+                train_step = make_train_step(
+                    cfg, optimizer, config.train, context.as_dtype(config.model.compute_dtype)
+                )
             state = loop.train(
                 state,
                 batches,
-                make_train_step(
-                    cfg, optimizer, config.train, context.as_dtype(config.model.compute_dtype), base
-                ),
+                dataclasses.replace(train_step, base=base),
                 cfg=cfg,
                 num_steps=config.train.num_steps,
                 log_every=config.train.log_every,
@@ -86,6 +104,7 @@ def run(run: Run) -> None:
         if step < config.train.num_steps:
             writer.line(f"saved step {step} of {config.train.num_steps}")
             raise survival.Stopped
+    return train_step
 
 
 def _check_origin(drawn: list[samples.Sample], name: str, allowed: bool) -> None:

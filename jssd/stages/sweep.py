@@ -6,7 +6,8 @@
     sweep/summary.json and *.png                 every cell, the best ones, heat-maps
 
 Grids may grow: what is there is kept, what is new is drawn. Settings of a draw are traced and the
-engine takes new weights of the same shapes, so all cells share one set of compiled programs.
+engine takes new weights of the same shapes, so all cells share one set of compiled programs, all
+students' samples another, and all students' training a third.
 """
 
 import dataclasses
@@ -65,10 +66,8 @@ def run(run: Run) -> None:
         for bench in found.values():
             writer.line(bench.told)
         todo = [model for model in models if _undrawn(run, model) or predict.wanted(run, model)]
-        for law in grids.train_laws(run.config):
-            if any(model.trained_at == law for model in todo):
-                writer.line(f"student {grids.Model(law).student}: samples and training")
-                _train(grids.student_run(run, law), writer)
+        laws = {model.trained_at: None for model in todo if model.trained_at}
+        _train([grids.student_run(run, law) for law in laws], writer)
         _decode(run, todo, found, box, writer)
         for model in models:  # Killed between drawing and grading.
             _grade(run, model, found, box, writer)
@@ -106,14 +105,22 @@ def _undrawn(run: Run, model: grids.Model) -> list[grids.Cell]:
     ]
 
 
-def _train(student: Run, writer: Writer) -> None:
+def _train(students: list[Run], writer: Writer) -> None:
+    """Samples for all first: the weights that draw are gone when training needs their room."""
+    untrained = [student for student in students if not _is_trained(student)]
+    if untrained:
+        names = ", ".join(student.workdir.name for student in untrained)
+        writer.line(f"samples and training of {len(untrained)} students: {names}")
+    sample.run_all(untrained)
+    sft.run_all(untrained)
+
+
+def _is_trained(student: Run) -> bool:
     path = student.workdir / "checkpoints"
-    if path.exists():
-        with Checkpointer(path, keep_last=student.config.train.keep_last) as saved:
-            if saved.latest_step() == student.config.train.num_steps:
-                return
-    sample.run(student)
-    sft.run(student)
+    if not path.exists():
+        return False
+    with Checkpointer(path, keep_last=student.config.train.keep_last) as saved:
+        return saved.latest_step() == student.config.train.num_steps
 
 
 def _decode(

@@ -58,6 +58,7 @@ class Checkpointer:
         keep_last: int,
         meta: Mapping[str, Any] | None = None,
         vocab_size: int | None = None,
+        read_only: bool = False,
     ):
         """Opens or creates the folder. What killed saves left there is gone by the next save.
 
@@ -67,6 +68,7 @@ class Checkpointer:
           meta: facts stored with every checkpoint and given back on restoring; must be JSON.
           vocab_size: of the model; what embedding and head have beyond it is padding. None is no
             padding.
+          read_only: the folder may be another job's, which saves to it: nothing in it is touched.
         """
         self._folder = str(folder) if "://" in str(folder) else str(pathlib.Path(folder).absolute())
         self._meta = dict(meta or {})
@@ -83,7 +85,8 @@ class Checkpointer:
             preservation_policy=keep,
             best_fn=_loss,  # Stores the metrics with each checkpoint; the policy needs them.
             best_mode="min",
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 

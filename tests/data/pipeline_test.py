@@ -29,7 +29,7 @@ def sample(n: int, prompt: list[int], tokens: list[int], end: str = "stop", **fi
         support_ids=fields.get("ids", []),
         support_probs=fields.get("probs", []),
         finish_reason=end,
-        sampling={},
+        sampling={"top_k": fields.get("top_k", 0)},
         seed=0,
         fingerprint="f",
         template="task",
@@ -86,8 +86,8 @@ def seen(found: list[pipeline.Batch]) -> Iterator[int]:
 
 
 def test_a_row_holds_exactly_what_was_drawn():
-    one = sample(0, [7, 8], [5, 6, EOS], sizes=[2, -1, 1], ids=[5, 9, EOS])
-    two = sample(1, [7], [4], end="length", sizes=[3], ids=[4, 2, 3])
+    one = sample(0, [7, 8], [5, 6, EOS], sizes=[2, -1, 1], ids=[5, 9, EOS], top_k=3)
+    two = sample(1, [7], [4], end="length", sizes=[3], ids=[4, 2, 3], top_k=3)
     made = examples.from_samples([one, two], eos_id=EOS)
     row = examples.build_row(made, [0, 1], 8)
     assert row["inputs"].tolist() == [7, 8, 5, 6, 7, 4, 0, 0]
@@ -105,6 +105,29 @@ def test_a_row_holds_exactly_what_was_drawn():
         [-1, -1, -1],
         [-1, -1, -1],
     ]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "top_k", "width"),
+    [
+        # The law's own bound, whatever was seen: equal for all temperatures.
+        ([2, 3], 20, 20),
+        ([1, 1], 20, 20),
+        ([2, 3], 0, 4),
+        ([2, 65], 0, 128),
+        ([0, -1], 20, 1),  # The ids were not kept.
+        ([2, 21], 20, 32),  # A tie at the edge.
+        ([2, 100], 500, 128),
+    ],
+)
+def test_width_of_supports_follows_the_law(sizes, top_k, width):
+    drawn = [
+        sample(n, [7], [0], sizes=[size], ids=list(range(max(size, 0))), top_k=top_k)
+        for n, size in enumerate(sizes)
+    ]
+    made = examples.from_samples(drawn)
+    assert made.support_width == width
+    assert examples.build_row(made, [0], 4)["support_ids"].shape == (4, width)
 
 
 def test_soft_targets_come_with_their_probabilities():

@@ -38,6 +38,8 @@ def _one_line(done, *parts: str) -> None:
         (["--config.engine.cache_tokens=10"], ["cache_tokens=10", "at least"]),
         (["--config.engine.cache_dtype=int4"], ["engine.cache_dtype='int4'", "int8"]),
         (["--config.engine.attention=ragged"], ["attention='ragged'", "128", "gather"]),
+        (["--config.train.targets=law"], ["train.targets='law'", "engine.keep_law=True"]),
+        (["--config.evaluate.livecodebench.difficulty=hard"], ["difficulty='hard'", "leave it ''"]),
         (["--num_processes=2"], ["--coordinator", "--process_id"]),
     ],
 )

@@ -64,6 +64,7 @@ def test_the_command_prints_tables_or_json(runs, capsys):
     assert arms.main(folders) == 0
     text = capsys.readouterr().out
     assert "| base | 2 | 30.0 [" in text and "| null | 1 | 32.5 [" in text and "+2.5 [" in text
+    assert text.strip().endswith("Say before looking which one counts.") and "2 tables" in text
     assert arms.main([*folders, "--json", "--resamples=100"]) == 0
     assert [row["k"] for row in json.loads(capsys.readouterr().out)] == [1, 2]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from jssd.evals import exchange, regrade
-from jssd.evals.benchmarks import livecodebench
+from jssd.evals.benchmarks import files, livecodebench
 from tests.evals.benchmarks import lcb_problems
 
 WRONG = "print('no')"
@@ -38,6 +38,27 @@ def test_samples_round_trip(tasks, tmp_path):
         exchange.Graded("sum", "a\nb"),
         exchange.Graded("half", ""),
     ]
+
+
+def test_mbpp_has_the_ids_of_evalplus_in_files_and_either_is_read(tmp_path):
+    row = {"code": "def f(x):\n    return x", "test_list": ["assert f(1) == 1"], "text": "Same."}
+    lines = [row | {"task_id": task_id} for task_id in (2, "Mbpp/3")]
+    data = tmp_path / "mbpp.jsonl"
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tasks = files.load(data, "mbpp")
+    assert [task.id for task in tasks] == ["mbpp/2", "mbpp/3"]
+    path = tmp_path / "samples.jsonl"
+    text = exchange.samples([(task.id, "f = int") for task in tasks])
+    assert [json.loads(line)["task_id"] for line in text.splitlines()] == ["Mbpp/2", "Mbpp/3"]
+    for given in (text, text.replace("Mbpp", "mbpp")):
+        path.write_text(given)
+        assert [graded.task_id for graded in exchange.read(path, tasks)] == ["mbpp/2", "mbpp/3"]
+    path.write_text('{"task_id": "Mbpp/3", "completion": "    return x"}')
+    (found,) = exchange.read(path, tasks)
+    assert found == exchange.Graded("mbpp/3", "def f(x):\n    return x")
+    path.write_text('{"task_id": "Mbpp/4", "solution": ""}')
+    with pytest.raises(ValueError, match="names 'mbpp/4', which is not a task"):
+        exchange.read(path, tasks)
 
 
 def test_completions_go_on_from_the_starter_code(tasks, tmp_path):

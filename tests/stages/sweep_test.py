@@ -99,6 +99,9 @@ def test_width_of_laws(drawn, target, wide):
     assert grids.as_wide(drawn, target) is wide
 
 
+STUDENTS = {"train_temperatures": (1.0,), "eval_temperatures": (1.0,)}
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -121,6 +124,18 @@ def test_width_of_laws(drawn, target, wide):
             {"eval_temperatures": (1.0,), "eval_truncations": [TruncationConfig(top_p=0.0)]},
             r"sweep\.eval_truncations\[0\]\.top_p=0\.0 must be in",
         ),
+        ({"checkpoints": (2,)}, r"sweep\.checkpoints=\(2,\) needs sweep\.train_temperatures"),
+        (
+            {"checkpoints": (2, 4, 2), **STUDENTS},
+            r"sweep\.checkpoints=\(2, 4, 2\) must name each one once",
+        ),
+        *(
+            (
+                {f"{part}_truncations": [TruncationConfig(20)]},
+                rf"sweep\.{part}_truncations needs sweep\.{part}_temperatures",
+            )
+            for part in ("train", "eval", "predict")
+        ),
         ({"checkpoints": (3,)}, r"sweep\.checkpoints=3 must be train\.num_steps=4 or a multiple"),
         ({"checkpoints": (6,)}, r"sweep\.checkpoints=6 must be train\.num_steps=4"),
     ],
@@ -131,7 +146,7 @@ def test_grids_that_cannot_be_are_refused(fields, message):
 
 
 def test_checkpoints_must_still_be_there_at_the_end():
-    config = sweep_config(checkpoints=(2,), eval_temperatures=(1.0,))
+    config = sweep_config(checkpoints=(2,), **STUDENTS)
     config.train.keep_last = 1
     with pytest.raises(ValueError, match=r"train\.keep_last=1 must be at least 2"):
         validate(config)

@@ -267,3 +267,25 @@ def test_soft_targets_of_one_candidate_are_the_draw():
     np.testing.assert_allclose(one[0], other[0], rtol=1e-6)
     for soft, drawn in zip(one[1], other[1]):
         np.testing.assert_allclose(soft, drawn, rtol=1e-6, atol=1e-7)
+
+
+def test_soft_targets_have_the_mean_of_the_draws_gradients_and_none_of_their_variance():
+    batch = _batch(rows=1, length=5, share=1.0)
+    ids = jnp.maximum(batch["support"], jnp.where(jnp.arange(6) == 0, 0, -1))  # All are known.
+    batch |= {"support": ids}
+    probs = _laws(batch)
+    keys = jax.random.split(jax.random.key(0), 1000)
+    place = lambda key: jax.random.categorical(key, jnp.log(probs))
+    drawn = jax.vmap(lambda key: jnp.take_along_axis(ids, place(key)[..., None], -1)[..., 0])(keys)
+
+    def gradient(targets, laws):
+        one = batch | {"targets": targets}
+        loss_of = _ours if laws is None else lambda x, head, one: _soft(x, head, one, laws)
+        return jax.grad(lambda head: loss_of(batch["x"], head, one).nll)(batch["head"])
+
+    of_draws = np.asarray(jax.lax.map(lambda targets: gradient(targets, None), drawn), np.float64)
+    of_laws = np.asarray(jax.lax.map(lambda targets: gradient(targets, probs), drawn))
+    assert np.abs(of_laws - of_laws[0]).max() == 0  # Whatever was drawn.
+    error = of_draws.std(axis=0) / len(keys) ** 0.5
+    assert error.max() > 0.01
+    assert (np.abs(of_draws.mean(axis=0) - of_laws[0]) < 5 * error + 1e-5).all()

@@ -2,12 +2,10 @@
 
 import dataclasses
 
-from jssd.config import EvalConfig
+from jssd.config import LIVECODEBENCH, EvalConfig
 from jssd.evals import benchmarks
 from jssd.evals.benchmarks import Task, files, livecodebench
 from jssd.evals.protocol import Protocol
-
-LIVECODEBENCH = ("livecodebench_v6", "livecodebench_v5", "livecodebench")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -97,7 +97,7 @@ def _mbpp(row: dict[str, Any], number: str, name: str) -> Task:
     shown = "\n".join(row["test_list"])
     body = "\n".join(line for line in lines if line.strip())
     return Task(
-        id=f"mbpp/{row.get('task_id', number)}",
+        id=f"mbpp/{str(row.get('task_id', number)).removeprefix('Mbpp/')}",
         statement=f"{row.get('text') or row['prompt']}\nThese tests must pass:\n{shown}",
         starter_code=f"def {called[0]}({ast.unparse(functions[called[0]].args)}):\n",
         entry_point=called[0],
