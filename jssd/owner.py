@@ -1,6 +1,7 @@
 """One job at a time in a work directory: the second is refused."""
 
 import contextlib
+import os
 import pathlib
 import socket
 import time
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 
 import filelock
 
-from jssd import heartbeats, survival
+from jssd import heartbeats, places, survival
 
 LOCK = ".lock"
 
@@ -19,12 +20,15 @@ def owned(workdir: pathlib.Path) -> Iterator[None]:
 
     The kernel lets go of the lock when its process ends in whatever way. Where hosts do not see one
     another's locks, as on many network file systems, a heartbeat that still comes from another host
-    is a sign of a job as well: if there is a fresh one, it takes half a minute to be sure.
+    is a sign of a job as well: if there is a fresh one, it takes half a minute to be sure. A bucket
+    has no locks: there the lock lies on this machine, and the heartbeat says the rest.
 
     Raises:
       ValueError: another job is at work there.
     """
-    lock = filelock.FileLock(workdir / LOCK)
+    home = places.cache(workdir)
+    home.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(home / LOCK)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -48,7 +52,7 @@ def _told(workdir: pathlib.Path) -> str:
 def _beats_elsewhere(workdir: pathlib.Path) -> bool:
     """Whether the first process of a job on another host lives."""
     first = _heartbeat(workdir)
-    if first is None or first["ended"] is not None or first["host"] == socket.gethostname():
+    if first is None or first["ended"] is not None or _was_here(first, workdir):
         return False
     while time.time() - first["time"] < heartbeats.STALE_SECONDS:
         time.sleep(1.0)
@@ -56,8 +60,24 @@ def _beats_elsewhere(workdir: pathlib.Path) -> bool:
         now = _heartbeat(workdir)
         if now is None or now["ended"] is not None:
             return False
+        if (now["host"], now["pid"]) == (socket.gethostname(), os.getpid()):
+            continue  # Of several processes, this one says already that it lives.
         if now["time"] != first["time"]:
             return True
+    return False
+
+
+def _was_here(entry: dict, workdir: pathlib.Path) -> bool:
+    """Whether the heartbeat is of a process that the lock on this host tells about: all of it, or
+    for a bucket, where a container may have its own cache, one that is no more."""
+    if entry["host"] != socket.gethostname():
+        return False
+    if not places.is_remote(workdir) or entry["pid"] == os.getpid():
+        return True
+    try:
+        os.kill(entry["pid"], 0)
+    except OSError:
+        return True
     return False
 
 
