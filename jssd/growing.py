@@ -34,6 +34,8 @@ class Log:
         self._spool: IO[bytes] | None = None  # The copy, once it is needed.
         self._put_at, self._cost = time.monotonic(), 0.0
         self.pending = False  # Whether something is not in its place yet.
+        if not isinstance(place, BucketPath):
+            open(place, "ab").close()  # From the start it is seen that something is under way.
 
     def lines(self) -> list[bytes]:
         """What the file holds, with line ends; a last line without one was cut short by a kill."""
