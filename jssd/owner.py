@@ -52,7 +52,9 @@ def _told(workdir: pathlib.Path) -> str:
 def _beats_elsewhere(workdir: pathlib.Path) -> bool:
     """Whether the first process of a job on another host lives."""
     first = _heartbeat(workdir)
-    if first is None or first["ended"] is not None or _was_here(first, workdir):
+    if first is not None and places.is_remote(workdir) and _is_own(first):
+        first = _under_ours(workdir)
+    if first is None or first["ended"] is not None or _is_gone(first, workdir):
         return False
     while time.time() - first["time"] < heartbeats.STALE_SECONDS:
         time.sleep(1.0)
@@ -60,19 +62,33 @@ def _beats_elsewhere(workdir: pathlib.Path) -> bool:
         now = _heartbeat(workdir)
         if now is None or now["ended"] is not None:
             return False
-        if (now["host"], now["pid"]) == (socket.gethostname(), os.getpid()):
-            continue  # Of several processes, this one says already that it lives.
-        if now["time"] != first["time"]:
+        if now["time"] != first["time"] and not _is_own(now):
             return True
     return False
 
 
-def _was_here(entry: dict, workdir: pathlib.Path) -> bool:
-    """Whether the heartbeat is of a process that the lock on this host tells about: all of it, or
-    for a bucket, where a container may have its own cache, one that is no more."""
+def _under_ours(workdir: pathlib.Path) -> dict | None:
+    """The heartbeat that this process, one of several and so at it already, has written over."""
+    end = time.monotonic() + 2 * heartbeats.SECONDS
+    while time.monotonic() < end:
+        time.sleep(0.2)
+        survival.check()
+        found = _heartbeat(workdir)
+        if found is not None and not _is_own(found):
+            return found
+    return None
+
+
+def _is_own(entry: dict) -> bool:
+    return (entry["host"], entry["pid"]) == (socket.gethostname(), os.getpid())
+
+
+def _is_gone(entry: dict, workdir: pathlib.Path) -> bool:
+    """Whether its process does not live, since this one holds the lock. That of a bucket lies in a
+    cache, and a container of this host may have its own: there the process is looked for."""
     if entry["host"] != socket.gethostname():
         return False
-    if not places.is_remote(workdir) or entry["pid"] == os.getpid():
+    if not places.is_remote(workdir) or _is_own(entry):
         return True
     try:
         os.kill(entry["pid"], 0)

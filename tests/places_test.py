@@ -7,7 +7,8 @@ import pytest
 
 from jssd import bucket as store
 from jssd import growing, heartbeats, metrics, owner, places
-from jssd.data import samples
+from jssd.config import PromptsConfig
+from jssd.data import rows, samples
 from jssd.weights import hub
 from tests.data.samples_test import SAMPLE
 
@@ -231,6 +232,10 @@ def test_an_input_is_copied_once_and_again_where_it_changed(bucket, monkeypatch)
     assert places.fetch(model / "config.json").read_text() == "text of another one\n"
     with pytest.raises(FileNotFoundError, match="none does not exist"):
         places.fetch(bucket / "none")
+    with pytest.raises(FileNotFoundError, match="none does not exist"):
+        hub.resolve(f"{bucket}/none")
+    with pytest.raises(FileNotFoundError, match=r"none\.jsonl doesn't exist"):
+        list(rows.read(PromptsConfig(source=f"{bucket}/none.jsonl")))
 
 
 def test_a_name_that_leads_out_of_a_folder_is_refused(bucket, monkeypatch):

