@@ -239,7 +239,7 @@ def test_an_input_is_copied_once_and_again_where_it_changed(bucket, monkeypatch)
 
 
 def test_a_name_that_leads_out_of_a_folder_is_refused(bucket, monkeypatch):
-    bad = store.BucketPath(f"{bucket}/bad")
+    bad = places.path(f"{bucket}/bad")
     monkeypatch.setattr(store.BucketPath, "files", lambda _: {bad / "../../x": {"size": 1}})
     with pytest.raises(ValueError, match="leads out of it"):
         places.fetch(bad)

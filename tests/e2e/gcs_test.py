@@ -60,7 +60,8 @@ def _kill_when(came, line: list[str]) -> None:
             time.sleep(0.02)
         ended = run.poll()
         run.kill()
-        assert run.stdout is not None and ended is None, run.stdout.read()
+        assert run.stdout is not None
+        assert ended is None, run.stdout.read()
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +184,7 @@ def test_a_mistake_is_one_line(bucket, tiny, tmp_path, workdir, flags, said):
 def test_a_server_out_of_reach_is_one_line(bucket, tiny):
     unheard = conftest.cpu_devices() | {"STORAGE_EMULATOR_HOST": "http://127.0.0.1:9"}
     done = subprocess.run(
-        conftest.command(tiny, f"{bucket}/run"), capture_output=True, text=True, env=unheard
+        conftest.command(tiny, bucket / "run"), capture_output=True, text=True, env=unheard
     )
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
