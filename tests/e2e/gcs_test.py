@@ -12,6 +12,8 @@ from jssd import heartbeats, places
 from jssd.evals import arms
 from tests.e2e import conftest
 
+# Five runs come before the first test.
+pytestmark = pytest.mark.timeout(1800)
 # Each line of a file under way goes to the bucket at once, and takes a while: time to kill it.
 SLOW = """
 import runpy, time
@@ -48,20 +50,19 @@ def inputs(tiny):
     return tiny
 
 
+def _started(line: list[str]) -> subprocess.Popen:
+    environment, pipe = conftest.cpu_devices(), subprocess.PIPE
+    return subprocess.Popen(line, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
 def _kill_when(came, line: list[str]) -> None:
-    with subprocess.Popen(
-        line,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=conftest.cpu_devices(),
-    ) as run:
+    with _started(line) as run:
         while run.poll() is None and not came():
             time.sleep(0.02)
         ended = run.poll()
         run.kill()
-        assert run.stdout is not None
-        assert ended is None, run.stdout.read()
+        output = run.communicate()[0]
+        assert ended is None, output
 
 
 @pytest.fixture(scope="module")
@@ -71,21 +72,21 @@ def runs(bucket, inputs, tmp_path_factory):
     for file in sorted(inputs.rglob("*")):
         if file.is_file():
             store.upload(file, bucket / str(file.relative_to(inputs)))
-    alone = subprocess.Popen(
-        conftest.command(inputs, local, *_flags(inputs)),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=conftest.cpu_devices(),
-    )  # fmt: skip
     slow = conftest.command(inputs, remote, *_flags(bucket), start=[sys.executable, "-c", SLOW])
-    _kill_when((remote / "samples/part-00000.jsonl.partial").exists, slow)
-    drawn = len((remote / "samples/part-00000.jsonl.partial").read_bytes().splitlines())
-    assert 1 <= drawn < 6
-    _kill_when((remote / "checkpoints/2/commit_success.txt").exists, slow)
-    assert not (remote / "checkpoints/4").exists()
-    done = conftest.cli(inputs, remote, *_flags(bucket))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "step: 3" in done.stdout and "step: 2" not in done.stdout
-    output = alone.communicate()[0]
-    assert alone.returncode == 0, output
+    with _started(conftest.command(inputs, local, *_flags(inputs))) as alone:
+        try:
+            _kill_when((remote / "samples/part-00000.jsonl.partial").exists, slow)
+            drawn = (remote / "samples/part-00000.jsonl.partial").read_bytes().splitlines()
+            assert 1 <= len(drawn) < 6
+            _kill_when((remote / "checkpoints/2/commit_success.txt").exists, slow)
+            assert not (remote / "checkpoints/4").exists()
+            done = conftest.cli(inputs, remote, *_flags(bucket))
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "step: 3" in done.stdout and "step: 2" not in done.stdout
+            output = alone.communicate()[0]
+            assert alone.returncode == 0, output
+        finally:
+            alone.kill()
     return local, remote
 
 
