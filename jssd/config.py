@@ -19,7 +19,8 @@ STAGES = ("toy", "plan", *PIPELINE, "mechanism", "sweep")
 class ModelSource:
     """Where the frozen base model comes from and how it is computed with."""
 
-    # A Hugging Face folder, a .gguf file, or a hub id such as "Qwen/Qwen3-4B-Instruct-2507".
+    # A Hugging Face folder, a .gguf file, or a hub id such as "Qwen/Qwen3-4B-Instruct-2507". As
+    # every path of the config it may be gs://bucket/...: docs/buckets.md.
     path: str = ""
     # Commit, tag or branch of a hub id. Ignored names are refused: local paths allow "main" only.
     revision: str = "main"

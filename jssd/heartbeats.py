@@ -4,9 +4,13 @@ import contextlib
 import json
 import os
 import pathlib
+import threading
 from typing import Any
 
+from jssd import places
+
 SECONDS = 5.0  # Between two writings.
+_BUCKET_SECONDS = 2.0  # For the last word to get to a bucket.
 STALE_SECONDS = 30.0  # A file older than that is one of a process that is no more.
 
 
@@ -18,9 +22,50 @@ def path(folder: pathlib.Path, rank: int) -> pathlib.Path:
 def write(folder: pathlib.Path, entry: dict[str, Any]) -> None:
     """Writes the file of process `entry["rank"]` beside its place and renames it."""
     file = path(folder, entry["rank"])
+    if places.is_remote(file):
+        places.write_text(file, json.dumps(entry) + "\n")
+        return
     beside = file.with_name(file.name + ".tmp")
     beside.write_text(json.dumps(entry) + "\n", encoding="utf-8")
     os.replace(beside, file)
+
+
+class Pulse:
+    """The heartbeat file of this process. What fails here ends nothing: the work tells it better.
+
+    A bucket may take minutes to answer, in which the watchdog that writes would watch nothing:
+    there a thread writes, and what comes while it does is left out.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        self._thread: threading.Thread | None = None
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """Writes the entry, or begins to; the last one, with its exit code, is waited for."""
+        if not places.is_remote(self.folder):
+            self._write(entry)
+            return
+        last = entry["ended"] is not None
+        if self._thread is not None:
+            self._thread.join(_BUCKET_SECONDS if last else 0.0)
+            if self._thread.is_alive():
+                return
+        self._thread = threading.Thread(target=self._write, args=(entry,), daemon=True)
+        self._thread.start()
+        if last:
+            self._thread.join(_BUCKET_SECONDS)
+
+    def remove(self, rank: int) -> None:
+        """Takes the file away: nobody is at work any more."""
+        if self._thread is not None:
+            self._thread.join(_BUCKET_SECONDS)
+        with contextlib.suppress(places.Trouble):
+            path(self.folder, rank).unlink(missing_ok=True)
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):
+            write(self.folder, entry)
 
 
 def read(folder: pathlib.Path) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jssd import owner, phases, processes, survival
+from jssd import owner, phases, places, processes, survival
 from jssd.config import STAGES, Config, to_dict
 from jssd.rules import validate
 
@@ -30,8 +30,8 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Folder of the run, else runs/ and the config's name. The same command goes on where it was "
-    "stopped.",
+    "Folder of the run, also in a bucket (gs://...), else runs/ and the config's name. The same "
+    "command goes on where it was stopped.",
 )
 _STAGES = flags.DEFINE_list(
     "stages", None, f"Which stages to run, of {','.join(STAGES)}; else those of the config."
@@ -67,8 +67,11 @@ def main(argv: list[str]) -> None:
                 "--stages=plan holds no devices and runs in one process: start it alone."
             )
         _leave_absent_hardware_alone()
-        guard.configure(_CONFIG.value.survival, _home(_CONFIG.value, _workdir()))
+        guard.configure(_CONFIG.value.survival)
         _check_stages(_CONFIG.value, stages)  # A mistake waits for nobody.
+        places.check_reach(_workdir())
+        if _DISTRIBUTED.value or _COORDINATOR.value:  # Those that do not come are to be named.
+            guard.beat_in(_home(_CONFIG.value, _workdir()))
         _join_processes(_CONFIG.value, guard)
         run_stages(_CONFIG.value, _workdir(), stages)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
@@ -88,7 +91,7 @@ def main(argv: list[str]) -> None:
 def _workdir() -> pathlib.Path:
     if not _WORKDIR.value and not _CONFIG.value.name:
         raise ValueError("the config has no name for a folder in runs/. Give --workdir=FOLDER.")
-    return pathlib.Path(_WORKDIR.value or f"runs/{_CONFIG.value.name}")
+    return places.path(_WORKDIR.value or f"runs/{_CONFIG.value.name}")
 
 
 def _leave_absent_hardware_alone() -> None:
@@ -148,6 +151,7 @@ def run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None
     home = _home(config, workdir)
     home.mkdir(parents=True, exist_ok=True)
     with owner.owned(home) if survival.rank() == 0 else contextlib.nullcontext():
+        survival.beat_in(home)
         _run_stages(config, workdir, stages)
 
 
@@ -167,7 +171,7 @@ def _check_stages(config: Config, stages: list[str]) -> None:
 def _run_stages(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
     """Those that need the run's devices, and the report."""
     if config.compile_cache:
-        _cache_programs(workdir / ".cache")
+        _cache_programs(places.cache(workdir) / ".cache")
     seeds = [f"seed-{i}" for i in range(config.seeds)] if config.seeds > 1 else [""]
     rounds = [f"round-{i}" for i in range(config.rounds)] if config.rounds > 1 else [""]
     once = dataclasses.replace(config, rounds=1)
@@ -242,7 +246,7 @@ def _next_round(config: Config, export: pathlib.Path) -> Config:
 
 def _need_exports(runs: dict[str, Config]) -> None:
     for found in runs.values():
-        if not pathlib.Path(found.model.path).exists():
+        if not places.is_whole(places.path(found.model.path)):
             raise FileNotFoundError(
                 f"{found.model.path} does not exist, but the next round starts from it. Run stages "
                 "sample, sft and export of all rounds together."
@@ -263,7 +267,9 @@ def _leave(error: Exception, code: int) -> NoReturn:
         text = f"{error.strerror} while writing under {_workdir()}."
     else:
         text = " ".join(str(error).split()) or type(error).__name__
-    if code == 1 and isinstance(error, OSError):
+    if isinstance(error, places.Trouble):
+        text += " What was finished before is intact: run the same command again."
+    elif code == 1 and isinstance(error, OSError):
         text += " What was finished before is intact: make room and run the same command again."
     print(f"jssd: error: {text}", file=sys.stderr, flush=True)
     sys.stdout.flush()

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
+from jssd import growing, places
 from jssd.trackers import Trackers
 
 METRICS_FILE = "metrics.jsonl"
@@ -47,7 +48,8 @@ class Writer:
           progress_seconds: time between progress lines where there is no terminal to draw a bar on.
           trackers: get scalars under the folder's name, and summaries. Closed with the writer.
         """
-        self._folder = pathlib.Path(folder)
+        self._folder = places.path(folder)
+        self._logs: dict[str, growing.Log] = {}
         self._enabled = enabled
         self._progress_seconds = progress_seconds
         self._trackers = trackers if enabled else None
@@ -74,12 +76,7 @@ class Writer:
         if not self._enabled or not path.exists():
             return
         kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= step]
-        beside = path.with_name(path.name + ".tmp")
-        with beside.open("w", encoding="utf-8") as file:
-            file.writelines(line + "\n" for line in kept)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        self._log(METRICS_FILE).rewrite([f"{line}\n".encode() for line in kept])
 
     def scalars(self, step: int, values: Mapping[str, float | int | None]) -> None:
         """Logs one step everywhere: the console line has the keys in their order.
@@ -136,7 +133,9 @@ class Writer:
             yield _Lines(self.line, total, desc, done, self._progress_seconds).advance
 
     def close(self) -> None:
-        """Flushes TensorBoard and trackers. Later calls open them again."""
+        """Flushes files, TensorBoard and trackers. Later calls open them again."""
+        for log in self._logs.values():
+            log.close()
         if self._trackers is not None:
             self._trackers.close()
         if self._tensorboard is not None:
@@ -163,13 +162,20 @@ class Writer:
                 self._bar = None
 
     def _append(self, name: str, entry: dict) -> None:
-        with (self._folder / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        self._log(name).write(f"{json.dumps(entry)}\n".encode())
+
+    def _log(self, name: str) -> growing.Log:
+        if name not in self._logs:
+            self._logs[name] = growing.Log(self._folder / name)
+        return self._logs[name]
 
     def _open_tensorboard(self):
         if self._tensorboard is None:
-            from tensorboardX import SummaryWriter
+            from tensorboardX import SummaryWriter, record_writer
 
+            # Its own writer to buckets asks for the name of a project, and its thread ends for good
+            # with the first request that fails.
+            record_writer.register_writer_factory("gs", _Boards)
             # TensorBoard itself hides points of an older file from `purge_step` on.
             self._tensorboard = SummaryWriter(
                 str(self._folder / TENSORBOARD_FOLDER),
@@ -177,6 +183,18 @@ class Writer:
                 flush_secs=30,
             )
         return self._tensorboard
+
+
+class _Boards:
+    """How tensorboardX opens a file of events in a bucket."""
+
+    @staticmethod
+    def open(path: str) -> growing.Log:
+        return growing.Log(places.path(path))
+
+    @staticmethod
+    def directory_check(path: str) -> None:
+        pass
 
 
 class _Lines:
@@ -205,7 +223,7 @@ class _Lines:
 
 def read_scalars(folder: str | os.PathLike) -> list[dict]:
     """The logged steps of a folder, oldest first; empty if nothing was logged."""
-    path = pathlib.Path(folder) / METRICS_FILE
+    path = places.path(folder) / METRICS_FILE
     return [json.loads(line) for line in _whole_lines(path)] if path.exists() else []
 
 

@@ -1,6 +1,7 @@
 """One job at a time in a work directory: the second is refused."""
 
 import contextlib
+import os
 import pathlib
 import socket
 import time
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 
 import filelock
 
-from jssd import heartbeats, survival
+from jssd import heartbeats, places, survival
 
 LOCK = ".lock"
 
@@ -19,12 +20,15 @@ def owned(workdir: pathlib.Path) -> Iterator[None]:
 
     The kernel lets go of the lock when its process ends in whatever way. Where hosts do not see one
     another's locks, as on many network file systems, a heartbeat that still comes from another host
-    is a sign of a job as well: if there is a fresh one, it takes half a minute to be sure.
+    is a sign of a job as well: if there is a fresh one, it takes half a minute to be sure. A bucket
+    has no locks: there the lock lies on this machine, and the heartbeat says the rest.
 
     Raises:
       ValueError: another job is at work there.
     """
-    lock = filelock.FileLock(workdir / LOCK)
+    home = places.cache(workdir)
+    home.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(home / LOCK)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -48,7 +52,9 @@ def _told(workdir: pathlib.Path) -> str:
 def _beats_elsewhere(workdir: pathlib.Path) -> bool:
     """Whether the first process of a job on another host lives."""
     first = _heartbeat(workdir)
-    if first is None or first["ended"] is not None or first["host"] == socket.gethostname():
+    if first is not None and places.is_remote(workdir) and _is_own(first):
+        first = _under_ours(workdir)
+    if first is None or first["ended"] is not None or _is_gone(first, workdir):
         return False
     while time.time() - first["time"] < heartbeats.STALE_SECONDS:
         time.sleep(1.0)
@@ -56,8 +62,38 @@ def _beats_elsewhere(workdir: pathlib.Path) -> bool:
         now = _heartbeat(workdir)
         if now is None or now["ended"] is not None:
             return False
-        if now["time"] != first["time"]:
+        if now["time"] != first["time"] and not _is_own(now):
             return True
+    return False
+
+
+def _under_ours(workdir: pathlib.Path) -> dict | None:
+    """The heartbeat that this process, one of several and so at it already, has written over."""
+    end = time.monotonic() + 2 * heartbeats.SECONDS
+    while time.monotonic() < end:
+        time.sleep(0.2)
+        survival.check()
+        found = _heartbeat(workdir)
+        if found is not None and not _is_own(found):
+            return found
+    return None
+
+
+def _is_own(entry: dict) -> bool:
+    return (entry["host"], entry["pid"]) == (socket.gethostname(), os.getpid())
+
+
+def _is_gone(entry: dict, workdir: pathlib.Path) -> bool:
+    """Whether its process does not live, since this one holds the lock. That of a bucket lies in a
+    cache, and a container of this host may have its own: there the process is looked for."""
+    if entry["host"] != socket.gethostname():
+        return False
+    if not places.is_remote(workdir) or _is_own(entry):
+        return True
+    try:
+        os.kill(entry["pid"], 0)
+    except OSError:
+        return True
     return False
 
 

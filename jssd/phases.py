@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from jssd import growing
+
 LEDGER = "events.jsonl"
 _FLUSH_SECONDS = 10.0  # At most so much of a killed run is missing from the ledger.
 
@@ -49,7 +51,7 @@ class _Clock:
         self.beat = self.charged = self.flushed = time.monotonic()
         self.step, self.steps = 0, 0
         self.holds = False
-        self.path: pathlib.Path | None = None
+        self.log: growing.Log | None = None
         self.spent: dict[str, float] = {}  # Since the last line of the ledger.
         self.totals: dict[str, float] = {}
 
@@ -109,16 +111,17 @@ def ledger(folder: pathlib.Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    _clock.path = folder / LEDGER
-    if _clock.path.exists() and not _clock.path.read_bytes().endswith(b"\n"):
-        _append("\n")  # A kill cut the last line short: it ends here.
+    _clock.log = growing.Log(folder / LEDGER)
+    if (lines := _clock.log.lines()) and not lines[-1].endswith(b"\n"):
+        _clock.log.write(b"\n")  # A kill cut the last line short: it ends here.
     mark("started")
     try:
         yield
     finally:
         _charge()
         flush()
-        _clock.path = None
+        log, _clock.log = _clock.log, None
+        log.close()
 
 
 def mark(event: str, **fields: Any) -> None:
@@ -131,9 +134,9 @@ def mark(event: str, **fields: Any) -> None:
 
 def flush() -> None:
     """Writes down the seconds since the last time."""
-    spent, _clock.spent = _clock.spent, {} if _clock.path else _clock.spent
+    spent, _clock.spent = _clock.spent, {} if _clock.log else _clock.spent
     _clock.flushed = _clock.charged
-    if _clock.path is None:
+    if _clock.log is None:
         return  # What came before the first ledger is kept for it.
     for name, seconds in spent.items():
         entry: dict[str, Any] = {"phase": name, "seconds": round(seconds, 3)}
@@ -152,10 +155,5 @@ def _charge() -> None:
 
 def _write(entry: dict[str, Any]) -> None:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    _append(json.dumps({"time": now, **entry}) + "\n")
-
-
-def _append(text: str) -> None:
-    if _clock.path is not None:
-        with _clock.path.open("a", encoding="utf-8") as file:
-            file.write(text)
+    if _clock.log is not None:
+        _clock.log.write(f"{json.dumps({'time': now, **entry})}\n".encode())

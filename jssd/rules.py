@@ -28,6 +28,7 @@ from jssd.section_rules import (
     benchmark_errors,
     law_errors,
     lora_errors,
+    path_errors,
     read_field,
     survival_errors,
     sweep_errors,
@@ -200,6 +201,7 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
     )
     errors.extend(target_errors(config, stages))
     errors.extend(lora_errors(config))
+    errors.extend(path_errors(config))
     rule(config.train.router_aux_loss >= 0, "train.router_aux_loss", "must be 0 (off) or more")
     rule(config.train.learning_rate > 0, "train.learning_rate", "must be above 0")
     rule(

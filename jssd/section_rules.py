@@ -1,4 +1,4 @@
-"""Rules of laws, soft targets, adapters, LiveCodeBench, sweep, mechanism, toy and survival."""
+"""Rules of paths, laws, soft targets, LoRA, LiveCodeBench, sweep, mechanism, toy and survival."""
 
 import functools
 import re
@@ -15,11 +15,32 @@ from jssd.config import (
     LoraConfig,
     SamplingConfig,
 )
+from jssd.places import scheme_error
 
 
 def read_field(config: Config, name: str) -> Any:
     """The value of a dotted field, as "train.seq_len"."""
     return functools.reduce(getattr, name.split("."), config)
+
+
+# Every field that names a file, a folder or a model, which may lie in a bucket.
+_PATHS = (
+    "model.path",
+    "prompts.source",
+    "filter.proxy_model",
+    "evaluate.data",
+    "evaluate.packages",
+    "evaluate.livecodebench.path",
+    "mechanism.base",
+    "mechanism.student",
+    "mechanism.contexts",
+)
+
+
+def path_errors(config: Config) -> list[str]:
+    """The rule of paths: local, or gs:// with a bucket."""
+    texts = [(name, read_field(config, name)) for name in _PATHS]
+    return [f"{name}={text!r} {wrong}." for name, text in texts if (wrong := scheme_error(text))]
 
 
 def law_errors(where: str, law) -> list[str]:

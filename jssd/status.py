@@ -1,6 +1,6 @@
 """The command that says how a run stands, from its work directory alone; nothing heavy is loaded.
 
-python -m jssd.status runs/demo
+python -m jssd.status runs/demo gs://bucket/runs/4b
 """
 
 import json
@@ -8,7 +8,7 @@ import pathlib
 import sys
 import time
 
-from jssd import goodput, heartbeats, survival
+from jssd import goodput, heartbeats, places, survival
 from jssd.config import PIPELINE
 
 _DONE = {
@@ -30,8 +30,10 @@ def main(argv: list[str]) -> int:
         return survival.MISTAKE
     for name in argv:
         try:
-            lines = describe(pathlib.Path(name))
-        except (FileNotFoundError, ValueError) as error:
+            workdir = places.path(name)
+            places.check_reach(workdir)
+            lines = describe(workdir)
+        except (OSError, ValueError) as error:
             print(f"jssd: error: {error}", file=sys.stderr)
             return survival.MISTAKE
         print("\n".join(lines))
@@ -113,7 +115,7 @@ def _state(run: pathlib.Path, stage: str, config: dict) -> str:
         step, goal = _newest_step(run / "checkpoints"), config["train"]["num_steps"]
         return "done" if step >= goal else f"step {step} of {goal} saved" if step else "not begun"
     path = run / _DONE[stage]
-    if not path.exists():
+    if not path.exists() or (stage == "export" and not places.is_whole(path.parent)):
         return _under_way(run, stage)
     if stage == "report":
         inputs = [run / _DONE[name] for name in ("sample", "evaluate", "mechanism")]
@@ -140,8 +142,11 @@ def _under_way(run: pathlib.Path, stage: str) -> str:
 
 
 def _newest_step(folder: pathlib.Path) -> int:
-    """The newest whole checkpoint: one under way has another name."""
-    return max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=0)
+    """The newest whole checkpoint: one under way has another name, or in a bucket no mark."""
+    steps = [path for path in folder.glob("*") if path.name.isdigit()]
+    if places.is_remote(folder):  # Orbax puts the mark last.
+        steps = [path for path in steps if (path / "commit_success.txt").exists()]
+    return max((int(path.name) for path in steps), default=0)
 
 
 def _is_run(path: pathlib.Path, workdir: pathlib.Path) -> bool:

@@ -46,7 +46,7 @@ class Guard:
     def __init__(self):
         self.rank, self.count = 0, 1
         self._limits = SurvivalConfig()
-        self._folder: pathlib.Path | None = None
+        self._pulse: heartbeats.Pulse | None = None
         self._client: Any = None  # Of JAX's coordination service, on several processes.
         self._listener: threading.Thread | None = None
         self._finished = threading.Event()
@@ -71,17 +71,20 @@ class Guard:
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
             signal.signal(signal.SIGINT, lambda *_: None)
 
-    def configure(self, limits: SurvivalConfig, folder: pathlib.Path) -> None:
-        """From now on with these limits, and with a heartbeat file in `folder`."""
-        self._limits, self._folder = limits, folder
-        self._written = 0.0
+    def configure(self, limits: SurvivalConfig) -> None:
+        """From now on with these limits."""
+        self._limits = limits
+
+    def beat_in(self, folder: pathlib.Path) -> None:
+        """From now on with a heartbeat file in `folder`."""
+        self._pulse, self._written = heartbeats.Pulse(folder), 0.0
 
     def join(self, rank: int, count: int, client: Any = None) -> None:
         """Says which process this is; `client`, once there, lets processes tell one another."""
         self.rank, self.count = rank, count
         self._written = 0.0
-        if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+        if self._pulse is not None:
+            self._pulse.folder.mkdir(parents=True, exist_ok=True)
         if client is not None:
             self._client = client
             self._listener = threading.Thread(target=self._listen, name="listen", daemon=True)
@@ -96,10 +99,10 @@ class Guard:
         self._finished.set()
         if self._listener is not None:
             self._listener.join()  # A thread inside of JAX would abort the interpreter's end.
-        folder, self._folder = self._folder, None
+        pulse, self._pulse = self._pulse, None
         self._limits = SurvivalConfig(start=0, grace=self._limits.grace)
-        if folder is not None:
-            heartbeats.path(folder, self.rank).unlink(missing_ok=True)
+        if pulse is not None:
+            pulse.remove(self.rank)
 
     def depart(self, code: int, reason: str = "", *, wait: float = 5.0, told: str = "") -> NoReturn:
         """Says `told`, and ends this process with `code`, with the others if they come within
@@ -219,18 +222,19 @@ class Guard:
             f"process {self.rank}/{self.count} is hung: no sign of life in {view.name} for "
             f"{limit:g} s (survival.{_field(self._limits, view.name)}), last at step {view.step}"
         )
-        if view.name == "join" and self._folder is not None:
-            absent = ", ".join(map(str, heartbeats.missing(self._folder, self.count, self._began)))
+        if view.name == "join" and self._pulse is not None:
+            folder = self._pulse.folder
+            absent = ", ".join(map(str, heartbeats.missing(folder, self.count, self._began)))
             told = (
                 f"not all of {self.count} processes came within survival.join={limit:g} s. "
-                f"Without a heartbeat in {self._folder}: {absent or 'none, so look at the network'}"
+                f"Without a heartbeat in {folder}: {absent or 'none, so look at the network'}"
             )
         _say(told)
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
         self.depart(HUNG, told, wait=2.0)
 
     def _beat(self, ended: int | None = None) -> None:
-        if self._folder is None:
+        if self._pulse is None:
             return
         view = phases.current()
         entry = {
@@ -245,8 +249,7 @@ class Guard:
             "seconds_since_progress": round(time.monotonic() - view.beat, 1),
             "ended": ended,
         }
-        with contextlib.suppress(OSError):  # A full disk is told by the work, not by its watchdog.
-            heartbeats.write(self._folder, entry)
+        self._pulse.write(entry)
 
 
 def limit_of(limits: SurvivalConfig, phase: str) -> float:
@@ -271,6 +274,12 @@ def start() -> Guard:
     if _guard is None:
         _guard = Guard()
     return _guard
+
+
+def beat_in(folder: pathlib.Path) -> None:
+    """Has this process write its heartbeat in `folder`, if it has a guard."""
+    if _guard is not None:
+        _guard.beat_in(folder)
 
 
 def rank() -> int:

@@ -21,6 +21,8 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from jssd import places
+
 IDS_FILE = "trackers.json"
 
 
@@ -54,7 +56,7 @@ class Trackers:
           settings: the whole config, shown beside the run.
           tell: takes the line that says what failed.
         """
-        self._names, self._workdir = tuple(names), pathlib.Path(workdir)
+        self._names, self._workdir = tuple(names), places.path(workdir)
         self._project, self._settings, self._tell = project, dict(settings), tell
         self._open: dict[str, Any] = {}
         self._failed: set[str] = set()
@@ -93,11 +95,9 @@ class Trackers:
         return self._ids().get(name)
 
     def keep_id(self, name: str, value: str) -> None:
-        """Stores it, beside the target and renamed."""
-        path = self._workdir / IDS_FILE
-        beside = path.with_name(path.name + ".tmp")
-        beside.write_text(json.dumps(self._ids() | {name: value}, indent=1) + "\n")
-        beside.replace(path)
+        """Stores it in a file that appears whole."""
+        text = json.dumps(self._ids() | {name: value}, indent=1) + "\n"
+        places.write_text(self._workdir / IDS_FILE, text)
 
     def _ids(self) -> dict[str, str]:
         path = self._workdir / IDS_FILE

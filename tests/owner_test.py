@@ -1,6 +1,8 @@
 """One job in a work directory, on one host and where hosts do not see one another's locks."""
 
 import json
+import os
+import socket
 import time
 
 import pytest
@@ -42,3 +44,29 @@ def test_a_job_that_falls_silent_is_waited_for_and_then_not_in_the_way(tmp_path,
     monkeypatch.setattr(owner.time, "sleep", lambda seconds: now.append(now.pop() + seconds))
     with owner.owned(tmp_path):
         assert now[0] - began >= heartbeats.STALE_SECONDS
+
+
+def test_of_several_processes_the_first_is_not_taken_for_another_job(tmp_path, monkeypatch):
+    _heartbeat(tmp_path)
+    own = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time() + 1}
+    now = [time.time()]
+    monkeypatch.setattr(owner.time, "time", lambda: now[0])
+
+    def sleep(seconds):
+        now[0] += seconds
+        _heartbeat(tmp_path, **own)
+
+    monkeypatch.setattr(owner.time, "sleep", sleep)
+    with owner.owned(tmp_path):
+        pass
+
+
+def test_in_a_bucket_a_heartbeat_that_ours_lies_over_is_waited_for(bucket, monkeypatch):
+    workdir = bucket / "several"
+    entry = {"rank": 0, "host": "another", "pid": 7, "time": time.time(), "ended": None}
+    own = entry | {"host": socket.gethostname(), "pid": os.getpid()}
+    heartbeats.write(workdir, own)
+    beats = iter([own, entry, own, entry | {"time": time.time() + 5}])
+    monkeypatch.setattr(owner.time, "sleep", lambda _: heartbeats.write(workdir, next(beats)))
+    with pytest.raises(ValueError, match="in use by process 7 on another"), owner.owned(workdir):
+        pass

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from jssd import places
 from jssd.config import PromptsConfig
 from jssd.data import prompts, rows, samples
 from jssd.data.answers import Answers
@@ -37,7 +38,7 @@ def read(
 
     Raises FileNotFoundError without anything there, ValueError naming the row that has neither.
     """
-    path = Path(where)
+    path = places.path(where)
     if path.is_dir():
         return _of_samples(samples.read_folder(path), answers)
     if not path.exists():

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jssd import jsonl
+from jssd import jsonl, places
 from jssd.config import PromptsConfig
 
 
@@ -27,9 +27,10 @@ def read(config: PromptsConfig) -> Iterator[tuple[str, dict[str, Any]]]:
             f"prompts.split={config.split!r} only fits an 'hf:' source. Leave it at 'train' for "
             f"{source}."
         )
-    path = Path(source)
+    path = places.path(source)
     if not path.is_file():
         raise FileNotFoundError(f"prompts.source={source} doesn't exist. Check the path.")
+    path = places.fetch(path)
     return jsonl.rows(path) if source.endswith(".jsonl") else _parquet_rows(path, config)
 
 

@@ -10,12 +10,13 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jssd import growing, places
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +171,9 @@ class SampleWriter:
     """Appends records to `<path>.partial` and renames it to `path` when finished. Survives a kill
     at any moment.
 
+    In a bucket the partial file is a little behind (`growing.Log`): what a kill takes is drawn
+    again.
+
     Attributes:
       records: the complete records that an earlier run left, in file order; a torn last line was
         cut off.
@@ -179,26 +183,28 @@ class SampleWriter:
         """Raises FileExistsError when `path` is complete, ValueError when a line before the last is
         corrupt.
         """
-        self.path = Path(path)
+        self.path = places.path(path)
         self._partial = self.path.with_name(self.path.name + ".partial")
         if self.path.exists():
             raise FileExistsError(f"{self.path} is complete. Delete it to sample again.")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self._partial, "a+b")  # noqa: SIM115 (held open until finish or close)
+        self._log = growing.Log(self._partial, durable=True)
         try:
             self.records = self._recover()
         except ValueError:
-            self._file.close()
+            self._log.close()
             raise
+
+    @property
+    def pending(self) -> bool:
+        """Whether records wait on this machine to be put into a bucket."""
+        return self._log.pending
 
     def write(self, samples: Iterable[Sample]) -> None:
         """Appends records; on return they are on disk. Either all of a bad batch's lines are
         written or none.
         """
-        data = "".join(to_line(sample) + "\n" for sample in samples).encode()
-        self._file.write(data)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._log.write("".join(to_line(sample) + "\n" for sample in samples).encode())
 
     def finish(self) -> None:
         """Closes the file, sorts its lines by prompt id and sample number, and renames it.
@@ -206,20 +212,11 @@ class SampleWriter:
         Completions end in an order that a kill and a restart change; sorted, the bytes are the
         same.
         """
-        self.close()
-        lines = self._partial.read_bytes().splitlines(keepends=True)
-        beside = self._partial.with_name(self._partial.name + ".sorted")
-        with open(beside, "wb") as file:
-            file.writelines(sorted(lines, key=_address))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, self._partial)
-        os.replace(self._partial, self.path)
-        _sync_folder(self.path.parent)
+        self._log.finish(self.path, sorted(self._log.lines(), key=_address))
 
     def close(self) -> None:
         """Closes the file; what was written stays in the partial file for a later writer."""
-        self._file.close()
+        self._log.close()
 
     def __enter__(self) -> "SampleWriter":
         return self
@@ -228,15 +225,11 @@ class SampleWriter:
         self.close()
 
     def _recover(self) -> list[Sample]:
-        self._file.seek(0)
-        good, records = 0, []
-        for number, raw in enumerate(self._file, 1):
-            if not raw.endswith(b"\n"):
-                break  # Torn: the run that wrote it was killed here.
-            records.append(_decode(raw, f"{self._partial}:{number}"))
-            good += len(raw)
-        self._file.truncate(good)
-        self._file.seek(good)
+        lines = self._log.lines()
+        whole = [raw for raw in lines if raw.endswith(b"\n")]
+        records = [_decode(raw, f"{self._partial}:{i}") for i, raw in enumerate(whole, 1)]
+        if len(whole) < len(lines):  # Torn: the run that wrote it was killed here.
+            self._log.rewrite(whole)
         return records
 
 
@@ -245,18 +238,9 @@ def _address(raw: bytes) -> tuple[str, int]:
     return tree["prompt_id"], tree["sample"]
 
 
-def _sync_folder(folder: Path) -> None:
-    # The rename itself lives in the folder's data.
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def iter_file(path: str | Path) -> Iterator[Sample]:
     """The records of one finished file, in order. Raises ValueError naming file, line and field."""
-    with open(path, "rb") as file:
+    with places.path(path).open("rb") as file:
         for number, raw in enumerate(file, 1):
             yield _decode(raw, f"{path}:{number}")
 
@@ -264,9 +248,9 @@ def iter_file(path: str | Path) -> Iterator[Sample]:
 def list_parts(folder: str | Path) -> list[dict[str, str | int]]:
     """Name, number of records, bytes and SHA-256 of every finished file of `folder`, by name."""
     parts = []
-    for path in sorted(Path(folder).glob("part-*.jsonl")):
+    for path in sorted(places.path(folder).glob("part-*.jsonl")):
         digest, records = hashlib.sha256(), 0
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             for raw in file:
                 digest.update(raw)
                 records += 1
@@ -305,8 +289,13 @@ def read_folder(folder: str | Path) -> list[Sample]:
     Raises FileNotFoundError without any, ValueError while a part is unfinished, a line is corrupt,
     or the same prompt and sample number comes twice.
     """
-    folder = Path(folder)
-    unfinished = sorted(folder.glob("part-*.jsonl.partial"))
+    folder = places.path(folder)
+    # In a bucket the kill of a writer that was done may leave both.
+    unfinished = [
+        path
+        for path in sorted(folder.glob("part-*.jsonl.partial"))
+        if not path.with_suffix("").exists()
+    ]
     if unfinished:
         raise ValueError(
             f"{unfinished[0]}: sampling isn't finished. Run stage sample again to go on."

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from jssd import places
 from jssd.evals import passk, selection
 
 Key = tuple[str, str]  # Benchmark, decoding.
@@ -41,13 +42,14 @@ class Scored:
 def main(argv: Sequence[str]) -> int:
     """Runs the command; a user's mistake is one line and status 2."""
     parser = argparse.ArgumentParser(prog="python -m jssd.evals.arms", description=__doc__)
-    parser.add_argument("workdirs", type=Path, nargs="+")
+    parser.add_argument("workdirs", nargs="+", help="local or gs://")
     parser.add_argument("--json", action="store_true", help="one JSON list, not tables")
     parser.add_argument("--resamples", type=int, default=10000, help="of the problems")
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args(argv)
     try:
-        found = compare(flags.workdirs, resamples=flags.resamples, seed=flags.seed)
+        workdirs = [places.path(name) for name in flags.workdirs]
+        found = compare(workdirs, resamples=flags.resamples, seed=flags.seed)
     except (ValueError, OSError) as error:
         print(f"jssd: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

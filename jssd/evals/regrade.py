@@ -11,10 +11,10 @@ import collections
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
+from jssd import places
 from jssd.config import EvalConfig, LiveCodeBenchConfig
 from jssd.evals import exchange, grading, passk, sandbox, ways
 from jssd.evals.benchmarks import catalogue
@@ -34,10 +34,10 @@ def main(argv: Sequence[str]) -> int:
     )
     try:
         bench = catalogue.find(flags.benchmark, config)
-        given = exchange.read(flags.file, bench.tasks)
+        given = exchange.read(places.path(flags.file), bench.tasks)
         box = sandbox.open_sandbox("auto", ways.this_interpreter(flags.packages))
         grades = regrade(bench, given, box, flags.workers, flags.memory_mb)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"jssd: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     print(json.dumps(summary(bench, given, grades), indent=1))
@@ -103,7 +103,7 @@ def summary(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m jssd.evals.regrade", description=__doc__)
-    parser.add_argument("file", type=Path)
+    parser.add_argument("file", help="local or gs://")
     parser.add_argument("--benchmark", required=True, help="as in evaluate.benchmarks")
     parser.add_argument("--data", default="", help="as evaluate.data")
     parser.add_argument("--livecodebench", default="", help="as evaluate.livecodebench.path")

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from jssd import places
+
 NAMES = ("bwrap", "unshare", "uid", "rlimit")  # Strongest first.
 TMP_BYTES = 16 << 20  # Size of the program's own /tmp where it lies in memory.
 
@@ -70,7 +72,7 @@ def this_interpreter(packages: str = "") -> Interpreter:
     import. Raises FileNotFoundError where it lacks them, ValueError where it may not be shown.
     """
     if packages:
-        packages = os.path.realpath(packages)
+        packages = os.path.realpath(places.fetch(places.path(packages)))
         for name in ("numpy", "pandas"):
             if not os.path.isdir(os.path.join(packages, name)):
                 raise FileNotFoundError(

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import pathlib
 
+from jssd import places
 from jssd.config import ModelSource
 from jssd.model.config import ModelConfig, from_hf
 
@@ -78,13 +79,14 @@ def num_params(cfg: ModelConfig) -> int:
 
 
 def _config_json(source: ModelSource) -> dict:
-    local = pathlib.Path(source.path).expanduser()
+    local = places.path(source.path)
     if local.is_dir():
         path = local / "config.json"
     elif local.suffix == ".gguf" and local.exists():
         from jssd.weights import gguf  # Late: needs an extra.
 
-        return gguf.read_config(local) | {"dtype": "float32"}  # As it is converted by default.
+        # As it is converted by default.
+        return gguf.read_config(places.fetch(local)) | {"dtype": "float32"}
     else:
         path = _cached(source)
     if path is not None:

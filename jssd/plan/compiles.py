@@ -12,6 +12,7 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
+from jssd import places
 from jssd.config import Config, MeshConfig, digest, to_dict
 from jssd.model.config import ModelConfig
 from jssd.plan import complaints
@@ -70,11 +71,8 @@ def compile_program(
 
 
 def write_json(path: pathlib.Path, tree: dict[str, Any]) -> None:
-    """Writes JSON beside the target, then renames. Asks JAX nothing, unlike the stages' own."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(json.dumps(tree, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    """Writes a JSON file that appears whole. Asks JAX nothing, unlike the stages' own."""
+    places.write_text(path, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
 
 
 def _digest(request: dict[str, Any], cfg: ModelConfig) -> str:

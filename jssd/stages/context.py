@@ -3,16 +3,14 @@
 import dataclasses
 import functools
 import json
-import os
 import pathlib
-import socket
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jssd import phases, sharding
+from jssd import phases, places, sharding
 from jssd.config import Config, digest, to_dict
 from jssd.data.answers import Answers
 from jssd.data.tokenizer import Tokenizer
@@ -54,8 +52,18 @@ class Run:
         source = hub.resolve(path, revision)
         if source.suffix != ".gguf":
             return source
-        folder = (self.within or self.workdir) / name
+        folder = places.cache(self.within or self.workdir) / name
         return gguf.to_hf_folder(source, folder, self.config.model.dtype or None)
+
+    def student_folder(self) -> pathlib.Path:
+        """`export/`, whole and on this machine.
+
+        Raises FileNotFoundError where it is not whole.
+        """
+        folder = self.workdir / "export"
+        if not places.is_whole(folder):
+            raise FileNotFoundError(f"{folder} does not exist or is not whole.")
+        return places.fetch(folder, on_files=phases.beat)
 
     def tokenizer(self) -> Tokenizer:
         """The base model's tokenizer."""
@@ -207,19 +215,11 @@ def read_json(path: pathlib.Path) -> dict:
 
 
 def write_json(path: pathlib.Path, tree) -> None:
-    """Writes JSON beside the target, then renames. On many hosts the first process writes."""
+    """Writes a JSON file that appears whole. On many hosts the first process writes."""
     write_text(path, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes text beside the target, then renames. On many hosts the first process writes."""
-    if jax.process_index() != 0:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Shards may write the same text at the same time, on hosts that share nothing but the disk.
-    beside = path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
-    with open(beside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    """Writes a text file that appears whole. On many hosts the first process writes."""
+    if jax.process_index() == 0:
+        places.write_text(path, text)

@@ -116,6 +116,7 @@ class Drawer:
                 for count, (index, completion) in enumerate(drawn, 1):
                     prompt, number = wanted[index]
                     file.write([self._record(prompt, number, completion, settings, seed)])
+                    phases.hold(file.pending)
                     tokens += len(completion.token_ids)
                     cut += completion.finish_reason == "length"
                     rate = tally.tokens / (time.perf_counter() - started)
@@ -124,6 +125,7 @@ class Drawer:
                         f"{rate:.0f} tokens/s, slots {tally.fill:.0%} full, {cut / count:.0%} cut",
                     )
             file.finish()
+            phases.hold(False)
         seconds = time.perf_counter() - started
         if requests:
             writer.event(

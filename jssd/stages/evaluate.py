@@ -7,7 +7,7 @@ import pathlib
 import jax
 import numpy as np
 
-from jssd import phases, survival
+from jssd import phases, places, survival
 from jssd.config import DecodeConfig, EvalConfig, PromptsConfig
 from jssd.data import prompts, samples, templates
 from jssd.data.tokenizer import Tokenizer
@@ -112,11 +112,11 @@ def _draw(
     ]
     if not open_cells:
         return
-    folder = run.base_folder() if model == "base" else run.workdir / "export"
-    if not folder.exists():
+    if model == "student" and not places.is_whole(run.workdir / "export"):
         raise FileNotFoundError(
-            f"{folder} does not exist. Run stages sft and export before evaluate."
+            f"{run.workdir / 'export'} does not exist. Run stages sft and export before evaluate."
         )
+    folder = run.base_folder() if model == "base" else run.student_folder()
     tokenizer = run.tokenizer()
     asked = {name: ask(bench, config.template, tokenizer) for name, bench in found.items()}
     longest = max(len(prompt.token_ids) for some in asked.values() for prompt in some)

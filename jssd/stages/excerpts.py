@@ -130,5 +130,5 @@ def _rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 def _lines(path: pathlib.Path) -> Iterator[str]:
     # Not splitlines: a completion may hold the other line separators of Unicode.
     if path.exists():
-        with open(path, encoding="utf-8", newline="\n") as file:
+        with path.open(encoding="utf-8", newline="\n") as file:
             yield from file

@@ -2,7 +2,7 @@
 
 import jax
 
-from jssd import phases
+from jssd import phases, places
 from jssd.config import LoraConfig
 from jssd.model import config as model_config
 from jssd.stages import context, students
@@ -21,8 +21,8 @@ def run(run: Run) -> None:
     """
     config, folder, adapter = run.config, run.workdir / "export", run.workdir / "adapter"
     context.freeze_settings(run.workdir / "train", context.trained(config))
-    wants_adapter = config.export.adapter and not adapter.exists()
-    if folder.exists() and not wants_adapter:
+    wants_adapter = config.export.adapter and not places.is_whole(adapter)
+    if places.is_whole(folder) and not wants_adapter:
         return
     source = run.base_folder()
     cfg = model_config.from_hf(hf.read_config(source))
@@ -54,7 +54,7 @@ def run(run: Run) -> None:
                 source_folder=source,
             )
             print(f"exported the adapters of step {step} to {adapter}", flush=True)
-        if folder.exists():
+        if places.is_whole(folder):
             return
         hf.save(
             folder,

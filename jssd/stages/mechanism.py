@@ -4,15 +4,15 @@ Both models read the same completions. `tokens.jsonl` holds a line per completio
 token; `summary.json` the means; `index.html` the figures, and completions coloured token by token.
 """
 
+import contextlib
 import json
-import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 
-from jssd import phases, sharding, survival
+from jssd import growing, phases, places, sharding, survival
 from jssd.analysis import locks_forks, panels
 from jssd.data import contexts
 from jssd.data.contexts import Context
@@ -72,8 +72,8 @@ def _measure(run: Run, sources: dict[str, Source], tokenizer: Tokenizer) -> None
     chosen = _contexts(run, tokenizer)
     with run.writer("mechanism") as writer:
         models, names = _models(run, sources)
-        partial = folder / f"{TOKENS}.partial"
-        done = _recover(partial, names)
+        log = growing.Log(folder / f"{TOKENS}.partial", durable=True)
+        done = _recover(log, folder, names)
         pair = locks_forks.Pair(
             *models,
             training=Sampling(law.temperature, law.top_k, law.top_p, law.min_p),
@@ -92,7 +92,7 @@ def _measure(run: Run, sources: dict[str, Source], tokenizer: Tokenizer) -> None
         with (
             phases.phase("measure", first="compile"),
             writer.progress(len(chosen), "mechanism", done=done) as advance,
-            open(partial, "a", encoding="utf-8") as file,
+            contextlib.closing(log),
         ):
             for item, (views, losses) in zip(todo, looked):
                 line = {
@@ -106,30 +106,34 @@ def _measure(run: Run, sources: dict[str, Source], tokenizer: Tokenizer) -> None
                         views, losses, item.completion_ids, config.fork_entropy
                     ),
                 }
-                file.write(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+                text = json.dumps(line, separators=(",", ":"), allow_nan=False)
+                log.write(f"{text}\n".encode())
+                phases.hold(log.pending)
                 advance(1)
                 phases.beat()
                 phases.mark("kept", phase="measure")
                 survival.check()
-        os.replace(partial, folder / TOKENS)
+            log.finish(folder / TOKENS, log.lines())
+            phases.hold(False)
 
 
 def _sources(run: Run) -> dict[str, Source]:
     """Where base and student come from: a Hugging Face folder or a checkpoint each."""
-    found: dict[str, Source] = {}
-    for model in ("base", "student"):
-        name = f"mechanism/{model}"
-        if path := getattr(run.config.mechanism, model):
-            found[model] = students.checkpoint(run, path, name) or run.folder_of(path, name)
-        else:
-            found[model] = run.base_folder() if model == "base" else run.workdir / "export"
-    student = found["student"]
-    if isinstance(student, pathlib.Path) and not student.exists():
+    config = run.config.mechanism
+    if not config.student and not places.is_whole(run.workdir / "export"):
         raise FileNotFoundError(
-            f"{student} does not exist. Run stages sft and export before mechanism, or set "
-            "mechanism.student."
+            f"{run.workdir / 'export'} does not exist. Run stages sft and export before mechanism, "
+            "or set mechanism.student."
+        )
+    named = {"base": config.base, "student": config.student}
+    own = {"base": run.base_folder, "student": run.student_folder}
+    found: dict[str, Source] = {}
+    for model, path in named.items():
+        name = f"mechanism/{model}"
+        found[model] = (
+            students.checkpoint(run, path, name) or run.folder_of(path, name)
+            if path
+            else own[model]()
         )
     return found
 
@@ -157,28 +161,26 @@ def _contexts(run: Run, tokenizer: Tokenizer) -> list[Context]:
     return [item.cut(config.max_tokens) for item in chosen]
 
 
-def _recover(partial: pathlib.Path, names: dict[str, str]) -> int:
+def _recover(log: growing.Log, folder: pathlib.Path, names: dict[str, str]) -> int:
     """How many completions are done.
 
     They are measured in groups, and bits may depend on the group: those of a group that a killed
     run left unfinished are cut off, with a torn line.
     """
-    if not partial.exists():
-        return 0
-    found = list(_lines(partial))
-    whole = [line for line in found if line.endswith("\n")]
+    found = log.lines()
+    whole = [line for line in found if line.endswith(b"\n")]
     whole = whole[: len(whole) // ROWS * ROWS]
     if len(whole) < len(found):
-        context.write_text(partial, "".join(whole))
+        log.rewrite(whole)
     for line in whole:
         if (found := json.loads(line)["fingerprints"]) != names:
             raise ValueError(
-                f"{partial} was begun with weights {found}, now they are {names}. Delete "
-                f"{partial.parent} to begin anew, or restore the models."
+                f"{folder} was begun with weights {found}, now they are {names}. Delete it to "
+                "begin anew, or restore the models."
             )
     return len(whole)
 
 
 def _lines(path: pathlib.Path) -> Iterator[str]:
-    with open(path, encoding="utf-8", newline="\n") as file:
+    with path.open(encoding="utf-8", newline="\n") as file:
         yield from file

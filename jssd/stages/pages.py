@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from jssd import places
 from jssd.evals.passk import Difference, Estimate
 from jssd.stages import highlight, ink
 from jssd.stages.ink import Plot
@@ -50,8 +51,13 @@ def write(folder: pathlib.Path, files: dict[str, bytes]) -> None:
     """Puts `files` into `folder`, all written beside it first, the page last.
 
     Each is renamed into place. The page holds its own copies of the figures, so whatever stops
-    this, the page is whole: the old one or the new one.
+    this, the page is whole: the old one or the new one. In a bucket each is one request.
     """
+    last = sorted(files, key=lambda name: name == PAGE)
+    if places.is_remote(folder):
+        for name in last:
+            places.write_bytes(folder / name, files[name])
+        return
     beside = folder.parent / f".{folder.name}.partial"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
@@ -61,7 +67,7 @@ def write(folder: pathlib.Path, files: dict[str, bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
     folder.mkdir(parents=True, exist_ok=True)
-    for name in sorted(files, key=lambda name: name == PAGE):
+    for name in last:
         os.replace(beside / name, folder / name)
     beside.rmdir()
 

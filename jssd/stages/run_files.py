@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from jssd import metrics
+from jssd import metrics, places
 from jssd.data import samples
 
 MODELS = ("base", "student")
@@ -141,7 +141,7 @@ def _read_run(name: str, workdir: pathlib.Path) -> RunFiles:
         samples=read_json(workdir / "samples" / samples.MANIFEST),
         data=read_json(workdir / "data" / "stats.json"),
         steps=metrics.read_scalars(workdir / "train"),
-        exported=(workdir / "export").is_dir(),
+        exported=places.is_whole(workdir / "export"),
         scores={
             (path.parts[-4], path.parts[-3], path.parts[-2]): read_json(path)
             for path in sorted(workdir.glob("eval/*/*/*/scores.json"))

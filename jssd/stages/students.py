@@ -2,12 +2,12 @@
 
 import copy
 import dataclasses
-import pathlib
 import re
 
 import jax
 import jax.numpy as jnp
 
+from jssd import places
 from jssd.config import LoraConfig, ModelSource
 from jssd.model import lora, transformer
 from jssd.model.config import ModelConfig
@@ -56,7 +56,7 @@ def checkpoint(run: Run, path: str, name: str) -> Checkpoint | None:
     match = re.fullmatch(r"(.+)/checkpoints/(\d+)/?", path)
     if match is None:
         return None
-    workdir, step = pathlib.Path(match[1]).expanduser(), int(match[2])
+    workdir, step = places.path(match[1]), int(match[2])
     if not (workdir / "checkpoints" / match[2]).exists():
         steps = [int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdigit()]
         there = ", ".join(map(str, sorted(steps))) or "none"

@@ -1,16 +1,16 @@
 """Hugging Face folders: into sharded parameters, and back into a folder that serves as it is."""
 
+import contextlib
 import functools
 import os
 import pathlib
 import re
-import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jssd import phases
+from jssd import phases, places
 from jssd.model import config as model_config
 from jssd.model import transformer
 from jssd.weights import card, checksums, names, settings
@@ -92,7 +92,7 @@ def save(
     base_model: str = "",
     notes: str = "",
 ) -> None:
-    """Writes `params` as an ordinary Hugging Face folder, beside `folder` first and then renamed.
+    """Writes `params` as a Hugging Face folder, which appears whole (`places.publishing`).
 
     Everything but the weights comes from `source_folder`: config.json with only the dtype changed
     and both spellings of the rotary settings, tokenizer and chat template byte for byte; SHA256SUMS
@@ -113,41 +113,41 @@ def save(
       FileExistsError: `folder` exists and is not empty.
       ValueError: params do not fit `cfg`, or the licence of the source cannot be followed.
     """
-    folder, source_folder = pathlib.Path(folder), pathlib.Path(source_folder)
-    if folder.is_dir() and any(folder.iterdir()):
+    folder, source_folder = places.path(folder), pathlib.Path(source_folder)
+    if places.is_whole(folder) and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is there already. Delete it to export again.")
     card.check(source_folder)
     plan = _plan(params, cfg, TensorFiles(source_folder), dtype)
-    is_writer = jax.process_index() == 0
-    scratch = folder.with_name(f".{folder.name}.partial")
-    if is_writer:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
     rows = {name: (row, place) for name, row, place in names.hf_names(cfg)}
-    write_tensors(
-        scratch,
-        plan.values(),
-        lambda name: _fetch(params, *rows[name], cfg).astype(plan[name].dtype, copy=False),
-        shard_bytes=shard_bytes,
-        is_writer=is_writer,
-    )
-    if is_writer:
-        settings.copy_unchanged(source_folder, scratch)
-        config = settings.both_spellings(read_config(source_folder), declared_dtype(plan.values()))
-        write_json(scratch / "config.json", config)
-        decoding = settings.decoding(temperature, top_k, top_p)
-        generation = settings.generation_config(source_folder, decoding, eos_token_ids)
-        write_json(scratch / "generation_config.json", generation)
-        card.write(
+    is_writer = jax.process_index() == 0
+    # The others only take part in gathering.
+    place = places.publishing(folder, phases.beat) if is_writer else contextlib.nullcontext(folder)
+    with place as scratch:
+        write_tensors(
             scratch,
-            source_folder,
-            name=name or folder.name,
-            base_model=base_model,
-            decoding=decoding,
-            notes=notes,
+            plan.values(),
+            lambda name: _fetch(params, *rows[name], cfg).astype(plan[name].dtype, copy=False),
+            shard_bytes=shard_bytes,
+            is_writer=is_writer,
         )
-        checksums.write(scratch)
-        os.replace(scratch, folder)
+        if is_writer:
+            settings.copy_unchanged(source_folder, scratch)
+            config = settings.both_spellings(
+                read_config(source_folder), declared_dtype(plan.values())
+            )
+            write_json(scratch / "config.json", config)
+            decoding = settings.decoding(temperature, top_k, top_p)
+            generation = settings.generation_config(source_folder, decoding, eos_token_ids)
+            write_json(scratch / "generation_config.json", generation)
+            card.write(
+                scratch,
+                source_folder,
+                name=name or folder.name,
+                base_model=base_model,
+                decoding=decoding,
+                notes=notes,
+            )
+            checksums.write(scratch)
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 

@@ -3,6 +3,8 @@
 import pathlib
 import re
 
+from jssd import phases, places
+
 # Everything a run or an export needs; pickled weights never travel.
 _WANTED = (
     "*.json",
@@ -20,18 +22,23 @@ _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def resolve(path: str, revision: str = "main") -> pathlib.Path:
-    """A local folder or .gguf file; a hub id is downloaded or found in the hub's cache.
+    """A local folder or .gguf file; a hub id, or what lies in a bucket, is downloaded or found in a
+    cache.
 
     Args:
-      path: a folder, a .gguf file, or a hub id such as "Qwen/Qwen3-4B-Instruct-2507". What exists
-        on disk wins.
+      path: a folder, a .gguf file, either of them in a bucket (gs://), or a hub id such as
+        "Qwen/Qwen3-4B-Instruct-2507". What exists on disk wins.
       revision: commit, tag or branch of a hub id.
 
     Raises:
       FileNotFoundError: neither on disk nor on the hub, or the hub is out of reach.
       ValueError: a revision of a local path, or a file that is not .gguf.
     """
-    local = pathlib.Path(path).expanduser()
+    local = places.path(path)
+    if places.is_remote(local):
+        if not places.is_whole(local):
+            raise FileNotFoundError(f"{path} does not exist, or an export to it was cut short.")
+        local = places.fetch(local, _WANTED, phases.beat)
     if local.exists():
         if revision != "main":
             raise ValueError(

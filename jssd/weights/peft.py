@@ -5,7 +5,6 @@ The format is peft's own: `adapter_config.json`, the fields of its `LoraConfig`,
 for each adapted layer, under the base model's name of it.
 """
 
-import os
 import pathlib
 import shutil
 
@@ -14,6 +13,7 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
+from jssd import places
 from jssd.config import LoraConfig
 from jssd.model.config import ModelConfig
 from jssd.weights import hf, names
@@ -33,7 +33,7 @@ def save(
     base_model: str,
     source_folder: pathlib.Path,
 ) -> None:
-    """Writes `adapters` of `model/lora.py`, beside `folder` first and then renamed.
+    """Writes `adapters` of `model/lora.py` as a folder that appears whole (`places.publishing`).
 
     On many hosts all processes call it; process 0 writes.
 
@@ -44,19 +44,16 @@ def save(
     Raises:
       FileExistsError: `folder` exists.
     """
-    if folder.exists():
+    if places.is_whole(folder):
         raise FileExistsError(f"{folder} is there already. Delete it to export again.")
     tensors = peft_tensors(adapters, cfg)
     if jax.process_index() == 0:
-        scratch = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        save_file(tensors, scratch / WEIGHTS_FILE, metadata={"format": "pt"})
-        write_json(scratch / CONFIG_FILE, _settings(adapters, cfg, config, base_model))
-        for pattern in ("LICENSE*", "NOTICE*"):
-            for path in source_folder.glob(pattern):
-                shutil.copy(path, scratch / path.name)
-        os.replace(scratch, folder)
+        with places.publishing(folder) as scratch:
+            save_file(tensors, scratch / WEIGHTS_FILE, metadata={"format": "pt"})
+            write_json(scratch / CONFIG_FILE, _settings(adapters, cfg, config, base_model))
+            for pattern in ("LICENSE*", "NOTICE*"):
+                for path in source_folder.glob(pattern):
+                    shutil.copy(path, scratch / path.name)
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 

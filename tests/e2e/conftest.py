@@ -195,7 +195,8 @@ def outputs(workdir: pathlib.Path) -> dict[str, bytes]:
     found = {}
     for pattern in ("samples/part-*", "export/*.safetensors", "export/*.json", "eval/**/*.json*"):
         for path in sorted(workdir.glob(pattern)):
-            if path.is_file() and path.name != "events.jsonl":
+            # A kill in the middle of writing leaves what is beside the target.
+            if path.is_file() and path.name != "events.jsonl" and path.suffix != ".tmp":
                 found[str(path.relative_to(workdir))] = path.read_bytes()
     return found
 

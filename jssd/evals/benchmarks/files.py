@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jssd import places
 from jssd.evals.benchmarks import CallTest, StdinTest, Task, humaneval
 
 # CruxEval asks two things of one file; the benchmark's name says which.
@@ -24,9 +25,9 @@ def find(folder: str, name: str) -> Path:
     """
     bare = next((name.removesuffix(side) for side in SIDES if name.endswith(side)), name)
     for stem in (name, bare):
-        path = Path(folder) / f"{stem}.jsonl"
+        path = places.path(folder) / f"{stem}.jsonl"
         if folder and path.is_file():
-            return path
+            return places.fetch(path)
     raise FileNotFoundError(
         f"benchmark {name!r} comes neither with jssd nor as {name}.jsonl in "
         f"evaluate.data={folder!r}."

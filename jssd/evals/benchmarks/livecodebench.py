@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jssd import jsonl
+from jssd import jsonl, places
 from jssd.evals.benchmarks import CallTest, StdinTest, Task
 from jssd.evals.benchmarks.livecodebench_tests import decode_tests, expected_value, read_arguments
 from jssd.evals.protocol import Protocol
@@ -140,7 +140,10 @@ def locate(path: str) -> list[Path]:
     """
     if not path:
         raise FileNotFoundError(f"LiveCodeBench is asked for, but its files are not. {_HOW}.")
-    folder = _download(path.removeprefix("hf:")) if path.startswith("hf:") else Path(path)
+    if path.startswith("hf:"):
+        folder = _download(path.removeprefix("hf:"))
+    else:
+        folder = places.fetch(places.path(path), ["test*.jsonl"])
     if folder.is_file():
         return [folder]
     files = sorted(folder.glob("test*.jsonl"), key=lambda file: (len(file.name), file.name))
