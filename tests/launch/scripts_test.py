@@ -1,4 +1,4 @@
-"""Scripts, images and task files: linted, and run with stand-ins for what a cluster has."""
+"""Scripts and task files: linted, and run with stand-ins for what a cluster has."""
 
 import importlib.util
 import json
@@ -19,8 +19,7 @@ from launch import manifests
 ROOT = pathlib.Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 SCRIPTS = [*sorted(LAUNCH.rglob("*.sh")), LAUNCH / "slurm" / "jssd.sbatch"]
-IMAGES = sorted((LAUNCH / "docker").glob("Dockerfile.*"))
-BIN = pathlib.Path(sys.executable).parent  # Where pip puts shellcheck and hadolint.
+BIN = pathlib.Path(sys.executable).parent  # Where pip puts shellcheck.
 name_of = lambda path: path.name
 
 
@@ -44,32 +43,6 @@ def test_shellcheck_finds_nothing(path):
     done = subprocess.run([BIN / "shellcheck", path], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert path.suffix == ".sbatch" or os.access(path, os.X_OK)
-
-
-@pytest.mark.parametrize("path", IMAGES, ids=name_of)
-def test_hadolint_finds_nothing(path):
-    done = subprocess.run([BIN / "hadolint", "--no-color", path], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = path.read_text().splitlines()
-    assert lines[-1] == 'ENTRYPOINT ["python", "-m", "jssd.main"]' and "USER 1000" in lines
-    assert manifests.USER == 1000
-
-
-@pytest.mark.optin
-@pytest.mark.skipif(
-    not (shutil.which("buildah") and os.environ.get("JSSD_BASE_IMAGE")),
-    reason="needs buildah, and JSSD_BASE_IMAGE with Python 3.11 or later and apt",
-)
-@pytest.mark.parametrize("path", IMAGES, ids=name_of)
-def test_an_image_builds(path):
-    done = subprocess.run(
-        [
-            "buildah", "bud", "--isolation", "chroot", "--network", "host", "--file", path,
-            "--build-arg", f"BASE_IMAGE={os.environ['JSSD_BASE_IMAGE']}", ROOT,
-        ],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
 
 
 SLURM = {
