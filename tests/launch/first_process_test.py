@@ -48,12 +48,16 @@ def entry(name: str, folder: pathlib.Path) -> list[str]:
     [job] = [job for job in targets.COMMITTED if job.name == name]
     inner = manifests.render(job)["spec"]["replicatedJobs"][0]["template"]["spec"]
     command = inner["template"]["spec"]["containers"][0]["command"]
-    (folder / "scripts").mkdir()
+    (folder / "scripts").mkdir(exist_ok=True)
     (folder / "scripts" / "set_nccl_env.sh").write_text("echo NCCL is set\n")
     return [part.replace("/usr/local/gib", str(folder)) for part in command]
 
 
-@pytest.mark.parametrize("name", ["docs", "image", "jssd-v6e-sft", "jssd-b200-sft"])
+def test_a_tpus_container_has_the_entry_of_the_image(tmp_path):
+    assert entry("jssd-v6e-sft", tmp_path) == entry("image", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["docs", "image", "jssd-b200-sft"])
 def test_sigterm_reaches_the_first_process(name, tiny, tmp_path):
     command = entry(name, tmp_path)
     workdir = tmp_path / "run"

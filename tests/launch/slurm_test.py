@@ -4,7 +4,7 @@
     python -m pytest -m optin tests/launch/slurm_test.py
 
 No service is needed, and none that runs is touched: keys, ports, logs and state are the test's own.
-Ten minutes on two cores that have other work. Run as root, or as a user whose jobs are all it starts.
+Ten minutes on two cores that have other work.
 """
 
 import contextlib
