@@ -38,7 +38,7 @@ COMMANDS = sorted(set(_commands()))
 
 def test_there_are_commands_of_every_kind():
     starts = {command.split()[0].split("=")[0] for _, command in COMMANDS}
-    assert {"python", "kubectl", "sbatch", "sky", "launch/xpk.sh", "JSSD_BASE_IMAGE"} <= starts
+    assert {"python", "kubectl", "sbatch", "sky", "launch/xpk.sh", "JSSD_SLURM"} <= starts
 
 
 @pytest.mark.parametrize(("where", "command"), COMMANDS)
