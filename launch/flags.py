@@ -1,12 +1,16 @@
 """Sets of XLA flags by chip, as data: what for, whose, as of when, and what may go wrong.
 
-    python -m launch.flags v6e dense        prints the variable to export
+    python -m launch.flags v6e dense             prints the variable to export
+    python -m launch.flags tpu7x-4x4x4           those of the chip's default sets; may be none
+    python -m launch.flags v6e-64 --slices=2     the same for a run of several slices
 
 The shortest list that is safe is the default. A name that the compiler doesn't know ends the
 process at its start, so a test starts libtpu and jaxlib with every set.
 """
 
+import argparse
 import dataclasses
+import re
 import shlex
 import sys
 
@@ -99,9 +103,19 @@ SETS = (
 OBSOLETE = (
     "xla_gpu_graph_level",
     "xla_gpu_enable_async_collectives",
+    "xla_gpu_enable_async_all_gather",
+    "xla_gpu_enable_async_all_reduce",
+    "xla_gpu_enable_async_all_to_all",
+    "xla_gpu_enable_async_collective_broadcast",
+    "xla_gpu_enable_async_collective_permute",
+    "xla_gpu_enable_async_reduce_scatter",
+    "xla_gpu_lhs_enable_gpu_async_tracker",
     "xla_gpu_enable_triton_softmax_fusion",
     "xla_gpu_enable_nccl_per_stream_comms",
     "xla_gpu_enable_custom_fusions",
+    "xla_gpu_enable_address_computation_fusion",
+    "xla_gpu_cudnn_gemm_fusion",  # But xla_gpu_cudnn_gemm_fusion_level is known.
+    "xla_gpu_executable_terminate_timeout_seconds",
 )
 
 
@@ -114,15 +128,42 @@ def environment(chip: str, slices: int = 1) -> dict[str, str]:
     return found
 
 
+def chip_of(kind: str) -> str:
+    """The chip of an accelerator as launchers write it: v5litepod-16, tpu-v6e-64, tpu7x-4x4x4.
+
+    Raises:
+      ValueError: a chip that no set is known for.
+    """
+    chip = re.sub(r"-[\dx]+$", "", kind.removeprefix("tpu-"))
+    chip = {"v5litepod": "v5e"}.get(chip, chip)
+    known = sorted({chip for one in SETS for chip in one.chips})
+    if chip not in known:
+        raise ValueError(f"{kind} is none of the chips {', '.join(known)}.")
+    return chip
+
+
 def main(argv: list[str]) -> int:
-    """Prints `export NAME=FLAGS` for a chip and a set of it."""
-    known = {f"{chip} {one.name}": one for one in SETS for chip in one.chips}
-    one = known.get(" ".join(argv))
-    if one is None:
-        pairs = ", ".join(sorted(known))
-        print(f"flags: give a chip and a set of it, one of: {pairs}.", file=sys.stderr)
+    """Prints `export NAME=FLAGS` for a chip: of a set, or of the default ones."""
+    parser = argparse.ArgumentParser(prog="flags", allow_abbrev=False)
+    parser.add_argument("chip")
+    parser.add_argument("set", nargs="?")
+    parser.add_argument("--slices", type=int, default=1)
+    asked = parser.parse_args(argv)
+    try:
+        chip = chip_of(asked.chip)
+    except ValueError as error:
+        print(f"flags: error: {error}", file=sys.stderr)
         return 2
-    print(f"export {one.variable}={shlex.quote(' '.join(one.flags))}")
+    found = environment(chip, asked.slices)
+    if asked.set:
+        known = {one.name: one for one in SETS if chip in one.chips}
+        if asked.set not in known:
+            print(f"flags: error: {chip} has the sets {', '.join(known)}.", file=sys.stderr)
+            return 2
+        one = known[asked.set]
+        found = {one.variable: " ".join(one.flags)}
+    for variable, value in found.items():
+        print(f"export {variable}={shlex.quote(value)}")
     return 0
 
 

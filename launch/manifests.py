@@ -15,6 +15,7 @@ from launch.targets import POOLS, Job, hosts
 IMAGE = "REGION-docker.pkg.dev/PROJECT/jssd/jssd:"  # And tpu or cuda: put your own.
 RESTARTS = 50  # Those that count. XPK's own advice; its default, 0, gives up at the first.
 GRACE = 120  # Seconds from SIGTERM to SIGKILL. Spot machines go after about 30 whatever this says.
+SAVING = GRACE - 20  # Of it jssd's own, survival.grace; its default is what a spot machine leaves.
 PORT = 8476  # Of the coordinator, where JAX is told.
 USER = 1000  # Of the images.
 _GIB = "/usr/local/gib"
@@ -134,11 +135,14 @@ def _metadata(job: Job) -> dict[str, Any]:
 
 
 def _args(job: Job) -> tuple[str, ...]:
+    grace = "--config.survival.grace="
+    given = job.spot or any(flag.startswith(grace) for flag in job.flags)
     return (
         f"--config={job.config}",
         f"--workdir={job.workdir}",
         f"--stages={','.join(job.stages)}",
         *job.flags,
+        *(() if given else (f"{grace}{SAVING}",)),
     )
 
 
@@ -160,7 +164,19 @@ def _pod(job: Job, args: tuple[str, ...]) -> dict[str, Any]:
         command, environment = ["bash", "-c", _WITH_GIB, "jssd.main"], _gpu_environment(job)
         annotations |= _nics()
         annotations["kueue.x-k8s.io/podset-preferred-topology"] = "kubernetes.io/hostname"
-    tolerations = [{"key": resource, "operator": "Exists", "effect": "NoSchedule"}]
+    tolerations: list[dict[str, Any]] = [
+        {"key": resource, "operator": "Exists", "effect": "NoSchedule"}
+    ]
+    if not tpu:  # As in Google's charts for A4: nodes of queued capacity, or soon to be repaired.
+        tolerations += [
+            {"key": "cloud.google.com/impending-node-termination", "operator": "Exists"},
+            {
+                "key": "cloud.google.com/gke-queued",
+                "operator": "Equal",
+                "value": "true",
+                "effect": "NoSchedule",
+            },
+        ]
     if job.spot:
         selector["cloud.google.com/gke-spot"] = "true"
         tolerations.append(

@@ -132,16 +132,21 @@ def changed(arguments: argparse.Namespace) -> targets.Job:
     return dataclasses.replace(known[arguments.like], **given)
 
 
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    made = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    made.add_argument("--like", help="a committed job: " + ", ".join(j.name for j in _jobs()))
+    for name in ("name", "hardware", "config", "workdir", "stages", "flags", "image", "queue"):
+        made.add_argument(f"--{name}")
+    made.add_argument("--reservation")
+    made.add_argument("--shards", type=int)
+    made.add_argument("--spot", action=argparse.BooleanOptionalAction)
+    return made
+
+
 def main(argv: list[str]) -> int:
     """Writes the files, or prints one job."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--like", help="a committed job: " + ", ".join(j.name for j in _jobs()))
-    for name in ("name", "hardware", "config", "workdir", "stages", "flags", "image", "queue"):
-        parser.add_argument(f"--{name}")
-    parser.add_argument("--reservation")
-    parser.add_argument("--shards", type=int)
-    parser.add_argument("--spot", action=argparse.BooleanOptionalAction)
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         if any(value is not None for value in vars(arguments).values()):
             sys.stdout.write(text([manifests.render(changed(arguments))]))

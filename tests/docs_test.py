@@ -24,6 +24,15 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), f"{_name(page)} links to {target}."
 
 
+@pytest.mark.parametrize("figure", sorted((ROOT / "docs" / "figures").iterdir()), ids=_name)
+def test_a_figure_is_shown_with_words_and_light(figure):
+    """In weight. Words: who can't see it, or has only the text, is told what is there."""
+    shown = rf"!\[([^\]]+)\]\((?:docs/)?figures/{re.escape(figure.name)}\)"
+    told = [words for page in PAGES for words in re.findall(shown, page.read_text())]
+    assert told and all(len(words) > 40 for words in told)
+    assert figure.stat().st_size < 250_000
+
+
 def test_every_page_is_linked_from_the_readme():
     linked = set(re.findall(r"\]\(([^)#\s]+)", (ROOT / "README.md").read_text()))
     for page in (ROOT / "docs").glob("*.md"):

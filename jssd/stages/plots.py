@@ -188,6 +188,31 @@ def toy(ink: Ink, found: dict[str, Any]) -> Figure:
     return figure
 
 
+@plot
+def toy_laws(ink: Ink, drawn: dict[str, dict[str, Any]]) -> Figure:
+    """A lock and a fork of the toy before self-distillation and after: likelihoods by rank.
+
+    `drawn` has a row of pictures by title: laws by model and state.
+    """
+    figure = Figure(figsize=(9.4, 2.5 * len(drawn)), layout="constrained")
+    grid = figure.subplots(len(drawn), 2, sharex=True, sharey="col", squeeze=False)
+    for line, (title, laws) in zip(grid, drawn.items()):
+        for axes, state in zip(line, ("lock", "fork")):
+            for (model, law), color, shift in zip(laws.items(), ink.models.values(), (-0.2, 0.2)):
+                percents = sorted((100 * p for p in law[state]), reverse=True)
+                ranks = [rank + shift for rank in range(1, len(percents) + 1)]
+                axes.bar(ranks, percents, 0.38, color=color, label=model)
+            axes.set_title(f"A {state}, {title}")
+            axes.yaxis.grid(True)
+            axes.set_xlim(0.4, 12.6)  # The rest of the tail is below what can be seen.
+            axes.set_xticks(range(1, 13))
+        line[0].set_ylabel("percent")
+    grid[0][0].legend()
+    for axes in grid[-1]:
+        axes.set_xlabel("rank of the token, likeliest first")
+    return figure
+
+
 def _histogram(runs: Sequence[RunFiles], part: str) -> dict[tuple[int, int], int]:
     counts: dict[tuple[int, int], int] = {}
     for run in runs:

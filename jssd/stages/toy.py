@@ -22,9 +22,10 @@ PLACES = (0.5, 1.0)  # A low and a medium temperature; the student's own best is
 
 
 def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
-    """Writes `toy/toy.json` and `toy/toy.png`, prints the numbers as a table and returns them."""
+    """Writes `toy/`: toy.json, toy.png and laws.png; prints the numbers and returns them."""
     found = simulate(config)
-    pages.write(workdir / "toy", {"toy.png": plots.toy(found).light})
+    figures = {"toy.png": plots.toy(found), "laws.png": plots.toy_laws(_drawn(found))}
+    pages.write(workdir / "toy", {name: figure.light for name, figure in figures.items()})
     context.write_json(workdir / "toy" / FILE, found)
     _print(found)
     print(f"toy: {workdir / 'toy' / FILE}", flush=True)
@@ -74,6 +75,18 @@ def simulate(config: Config) -> dict[str, Any]:
             | {name: {"temperature": t, "success": s} for name, (t, s) in best.items()}
         )
     return found
+
+
+def _drawn(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The laws themselves, and as they are drawn by at the student's best temperature."""
+    temperature = found["curves"]["student"]["best"]["temperature"]
+    by = Sampling(temperature, top_p=found["top_p"])
+    decoded = {
+        model: {state: toy.at(np.asarray(law), [by])[0].tolist() for state, law in laws.items()}
+        for model, laws in found["laws"].items()
+    }
+    title = f"decoded at T {temperature:.2f}, top-p {found['top_p']:g}"
+    return {"as the model has it": found["laws"], title: decoded}
 
 
 def _print(found: dict[str, Any]) -> None:

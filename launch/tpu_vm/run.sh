@@ -22,6 +22,9 @@ flags=""
 for flag in "$@"; do
   flags+=" $(printf '%q' "$flag")"
 done
+type=$(gcloud compute tpus tpu-vm describe "$name" --zone="$zone" \
+  --format='value(acceleratorType.basename())')
+exports=$(cd "$root" && "${PYTHON:-python3}" -m launch.flags "$type")
 gcloud compute tpus tpu-vm scp "$archive" "$name:jssd.tar.gz" --zone="$zone" --worker=all
 gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="
   set -e
@@ -34,6 +37,7 @@ while true; do
   code=0
   gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="
     cd jssd && unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY
+    $exports
     exec .venv/bin/python -m jssd.main --distributed$flags" || code=$?
   if ((code != 42 && code < 128)) || ((restarts >= ${RESTARTS:-50})); then
     exit "$code"

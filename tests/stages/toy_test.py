@@ -95,7 +95,8 @@ def test_the_gap_is_positive_at_every_top_p(found):
 
 def test_the_stage_needs_no_model(config, tmp_path, capsys):
     run_stages(config, tmp_path, list(config.stages))
-    assert (tmp_path / "toy" / "toy.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("toy.png", "laws.png"):
+        assert (tmp_path / "toy" / name).read_bytes().startswith(b"\x89PNG")
     assert formats.compare(tmp_path) == ({"toy/toy.json"}, [])
     found = json.loads((tmp_path / "toy" / toy.FILE).read_text())
     printed = capsys.readouterr().out
