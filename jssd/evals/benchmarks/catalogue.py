@@ -31,6 +31,16 @@ def check(config: EvalConfig) -> None:
             files.find(config.data, name)
 
 
+def private(config: EvalConfig) -> list[str]:
+    """Files and folders of this machine with answers in them, which no graded program may read."""
+    paths = [config.data, config.livecodebench.path]
+    if config.livecodebench.path.startswith("hf:"):
+        from huggingface_hub import constants  # Not before somebody asks for it: it is slow.
+
+        paths[1] = constants.HF_HUB_CACHE
+    return list(filter(None, paths))
+
+
 def find(name: str, config: EvalConfig) -> Benchmark:
     """The benchmark `name`, cut to `config.limit` problems.
 
