@@ -257,7 +257,7 @@ class EvalConfig:
     extraction: str = "last_fence"
     workers: int = 2  # Programs graded at once.
     timeout: float = 10.0  # Seconds per program. LiveCodeBench has rules of its own.
-    memory_mb: int = 512  # Address space per program.
+    memory_mb: int = 512  # Of a program's address space, and of all its processes together.
     # Folder with numpy and pandas for the programs, made by `pip install --target`. "" lets them
     # import the standard library only; the paper's evaluator has both.
     packages: str = ""

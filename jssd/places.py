@@ -73,10 +73,11 @@ def cache(place: pathlib.Path) -> pathlib.Path:
     if not isinstance(place, BucketPath):
         return place
     key = hashlib.sha256(str(place).encode()).hexdigest()[:16]
-    return _cache_root() / f"{key}-{place.name}"
+    return cache_root() / f"{key}-{place.name}"
 
 
-def _cache_root() -> pathlib.Path:
+def cache_root() -> pathlib.Path:
+    """The folder of this machine that holds all copies."""
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jssd"
 
 
@@ -127,8 +128,8 @@ def publishing(
         yield scratch
         os.replace(scratch, folder)
         return
-    _cache_root().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="publishing-", dir=_cache_root()) as name:
+    cache_root().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="publishing-", dir=cache_root()) as name:
         scratch = pathlib.Path(name, folder.name)
         scratch.mkdir()
         yield scratch

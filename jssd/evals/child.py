@@ -84,6 +84,8 @@ class Child:
         self._to_send, self._closing = memoryview(b""), False
         self._out, self._err_tail, self._err_size = bytearray(), b"", 0
         self._num_readable = 2
+        self._ended_for: Failure | None = None
+        self.pid = process.pid
 
     def __enter__(self) -> "Child":
         return self
@@ -96,6 +98,13 @@ class Child:
         for pipe in (self._stdin, self._stdout, self._stderr):
             with contextlib.suppress(OSError):
                 pipe.close()
+
+    def end(self, failure: Failure) -> None:
+        """Kills its group for a reason, which reads then raise. Other threads may call it."""
+        self._ended_for = self._ended_for or failure
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
 
     def send(self, data: bytes, *, last: bool = False) -> None:
         """Queues bytes for standard input; `last` closes it after them. Reading moves them."""
@@ -114,7 +123,7 @@ class Child:
         deadline = time.monotonic() + seconds
         while mark not in self._err_tail:
             if not self._pump(deadline) and mark not in self._err_tail:
-                said = self.error_text() or f"nothing said for {seconds:g} s"
+                said = self.error_text() or self._ended_for or f"nothing said for {seconds:g} s"
                 raise RuntimeError(f"the sandbox did not start: {said}")
         self._err_tail = self._err_tail.split(mark, 1)[1]
 
@@ -154,6 +163,8 @@ class Child:
 
     def _died(self) -> Failure:
         status, said = self._process.wait(), self.error_text()
+        if self._ended_for:
+            return self._ended_for
         if status in (-signal.SIGXCPU, 128 + signal.SIGXCPU):
             return Failure("timeout", "used up its processor time")
         if said.startswith("MemoryError"):

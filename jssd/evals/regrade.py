@@ -35,7 +35,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         bench = catalogue.find(flags.benchmark, config)
         given = exchange.read(places.path(flags.file), bench.tasks)
-        box = sandbox.open_sandbox("auto", ways.this_interpreter(flags.packages))
+        python = ways.this_interpreter(flags.packages, catalogue.private(config))
+        box = sandbox.open_sandbox("auto", python)
         grades = regrade(bench, given, box, flags.workers, flags.memory_mb)
     except (ValueError, OSError) as error:
         print(f"jssd: error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -17,10 +17,10 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from jssd.evals import inside, ways
+from jssd.evals import inside, watch, ways
 from jssd.evals.child import OUTPUT_LIMIT, PYTHON_FLAGS, Child, Failure, joined_text
 from jssd.evals.protocol import PACKAGES_PREAMBLE, PREAMBLES, Protocol
 
@@ -66,6 +66,7 @@ class Sandbox:
         imports and helpers of `starter_code` are in place before `source`. `protocol` says by which
         rules it runs. More than `output_limit` bytes of output end it.
         `timeout` here only bounds the processor time, in seconds; the reader keeps the deadline.
+        `memory_mb` bounds the address space of each process, and the memory of all together.
 
         Raises RuntimeError when the sandbox itself does not start.
         """
@@ -111,18 +112,29 @@ class Sandbox:
                 "OPENBLAS_NUM_THREADS": "1",  # Each of its threads would count against the limits.
                 _TOKEN: token,
             }
-            start_as = uid if self.way == "uid" else None
-            with Child(
-                command,
-                cwd="/" if walled else folder,
-                env=env,
-                uid=start_as,
-                output_limit=output_limit,
-            ) as child:
+            with (
+                Child(
+                    command,
+                    cwd="/" if walled else folder,
+                    env=env,
+                    uid=uid if self.way == "uid" else None,
+                    output_limit=output_limit,
+                ) as child,
+                watch.together(child, self._finder(child.pid, uid, token), memory_mb),
+            ):
                 child.send(b"%010d" % len(data) + data)
                 child.send(stdin, last=not entry_point)
                 child.wait_ready(inside.READY, START_SECONDS)
                 yield child
+
+    def _finder(self, pid: int, uid: int | None, token: str) -> Callable[[], set[int]]:
+        """What finds all processes of a program that runs below `pid`."""
+        if self.way == "uid" and uid is not None:
+            return functools.partial(watch.of_user, uid)
+        if self.way == "rlimit":  # Without parents they are elsewhere; they still have the token.
+            elsewhere = watch.marked(_mark(token))
+            return lambda: watch.tree(pid) | elsewhere()
+        return functools.partial(watch.tree, pid)  # Nothing leaves a namespace of processes.
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[tuple[str, int | None, str]]:
@@ -231,17 +243,18 @@ def _sweep_user(uid: int) -> None:
 
 def _kill_marked(token: str, rounds: int = 50) -> None:
     """Kills processes that carry the token in their first environment, until none is found."""
-    mark = f"{_TOKEN}={token}".encode()
     for _ in range(rounds):
-        found = False
-        for folder in Path("/proc").glob("[0-9]*"):
+        found = watch.marked(_mark(token))()
+        for pid in found:
             with contextlib.suppress(OSError):
-                if mark in (folder / "environ").read_bytes():
-                    os.kill(int(folder.name), signal.SIGKILL)
-                    found = True
+                os.kill(pid, signal.SIGKILL)
         if not found:
             return
         time.sleep(0.01)
+
+
+def _mark(token: str) -> str:
+    return f"{_TOKEN}={token}"
 
 
 def _num_own_tasks() -> int:

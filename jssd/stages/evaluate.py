@@ -29,7 +29,7 @@ def check(run: Run) -> None:
     before the first stage, so that hours of sampling do not end in it."""
     if not (run.workdir / "eval" / "comparisons.json").exists():
         catalogue.check(run.config.evaluate)
-        ways.this_interpreter(run.config.evaluate.packages)
+        ways.this_interpreter(run.config.evaluate.packages, catalogue.private(run.config.evaluate))
 
 
 def run(run: Run) -> None:
@@ -44,7 +44,8 @@ def run(run: Run) -> None:
         return
     places = [cell(run.workdir, name, law.name, model) for model, name, law in _cells(config)]
     share = drawing.share(run, run.workdir / "eval", places)
-    box = sandbox.open_sandbox(config.sandbox, ways.this_interpreter(config.packages))
+    python = ways.this_interpreter(config.packages, catalogue.private(config))
+    box = sandbox.open_sandbox(config.sandbox, python)
     found = {name: catalogue.find(name, config) for name in config.benchmarks}
     with run.writer("eval") as writer:
         writer.line(f"sandbox: {box.describe()}")

@@ -87,8 +87,8 @@ def _teff_lines(axes, rows: list[float], columns: list[float]) -> None:
         drawn = axes.contour(x, y, teff, levels, colors="white", linewidths=1.1, linestyles="--")
         drawn.set_path_effects(_outlined("#00000066"))  # To be seen on bright cells too.
         places = [place for level in levels for place in _between(level, rows, columns)]
-        for label in axes.clabel(drawn, fmt="T_eff %g", fontsize=7, manual=places):
-            label.set_path_effects(_outlined("#00000099"))
+        for label in axes.clabel(drawn, fmt="T_eff %g", fontsize=7.5, manual=places):
+            label.set_path_effects(_outlined("#000000cc", 1.5))
 
 
 def _between(level: float, rows: list[float], columns: list[float]) -> list[tuple[float, float]]:
@@ -103,14 +103,14 @@ def _between(level: float, rows: list[float], columns: list[float]) -> list[tupl
     return [(float(x[best]), float(y[best]))]
 
 
-def _outlined(color: str) -> list[patheffects.AbstractPathEffect]:
-    return [patheffects.withStroke(linewidth=2.2, foreground=color)]
+def _outlined(color: str, width: float = 2.2) -> list[patheffects.AbstractPathEffect]:
+    return [patheffects.withStroke(linewidth=width, foreground=color)]
 
 
 @plot
 def collapse(ink: Ink, cells: list[dict], fit: dict, title: str) -> Figure:
     """pass@k over T_eff, coloured by T_train, and the quadratic fitted to it."""
-    figure = Figure(figsize=(7.6, 3.4), layout="constrained")
+    figure = Figure(figsize=(4.8, 3.7), layout="constrained")  # Fits beside a small heat-map.
     axes = figure.subplots()
     groups = _groups(cells, "train_temperature")
     for index, ((t_train,), some) in enumerate(groups):
@@ -122,7 +122,7 @@ def collapse(ink: Ink, cells: list[dict], fit: dict, title: str) -> Figure:
     axes.plot(x, 100 * curve, color=ink.text, lw=1.2, label=f"quadratic, R² {fit['r2']:.2f}")
     axes.set(title=title, xlabel="T_eff = T_train x T_eval", ylabel="percent")
     axes.grid(True)
-    figure.legend(loc="outside right upper")  # Beside intervals, not on them.
+    figure.legend(loc="outside lower center", ncols=3)  # Below intervals, not on them.
     return figure
 
 

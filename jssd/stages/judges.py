@@ -36,7 +36,7 @@ from jssd.data.filters import Rule, Text
 from jssd.data.samples import Sample
 from jssd.data.tokenizer import Tokenizer
 from jssd.evals import benchmarks, extract, grading, sandbox, ways
-from jssd.evals.benchmarks import Task
+from jssd.evals.benchmarks import Task, catalogue
 from jssd.evals.protocol import Protocol
 from jssd.metrics import Writer
 from jssd.sampling.score import Scorer
@@ -55,7 +55,7 @@ def check(run: Run) -> None:
     run.answers()
     if config.filter.correct:
         _tests(config)
-        ways.this_interpreter(config.evaluate.packages)
+        ways.this_interpreter(config.evaluate.packages, catalogue.private(config.evaluate))
     if path := config.filter.proxy_model:
         hub.resolve(path)
 
@@ -101,7 +101,8 @@ def _correct(run: Run, writer: Writer, text: Text, kept: Sequence[Sample]) -> li
         settings["read"] = run.config.train.loss_on
 
     def grade() -> list[str]:
-        box = sandbox.open_sandbox(config.sandbox, ways.this_interpreter(config.packages))
+        python = ways.this_interpreter(config.packages, catalogue.private(config))
+        box = sandbox.open_sandbox(config.sandbox, python)
         writer.line(f"filter.correct grades in: {box.describe()}")
         with phases.phase("grade"):
             grades = grading.grade_many(

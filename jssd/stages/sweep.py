@@ -57,7 +57,8 @@ def run(run: Run) -> None:
     _freeze(run)
     models = grids.models(run.config)
     found = {name: catalogue.find(name, config) for name in config.benchmarks}
-    box = sandbox.open_sandbox(config.sandbox, ways.this_interpreter(config.packages))
+    python = ways.this_interpreter(config.packages, catalogue.private(config))
+    box = sandbox.open_sandbox(config.sandbox, python)
     with run.writer("sweep") as writer:
         writer.line(
             f"{len(models)} models x {len(grids.eval_laws(run.config))} laws x "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jssd.evals import grading
+from jssd.evals import grading, watch
 from jssd.evals.benchmarks import CallTest, StdinTest, Task
 from jssd.evals.protocol import Protocol
 
@@ -158,19 +158,24 @@ ATTACKS = {
 }
 
 
-def grade(task: Task, program: str, sandbox, timeout: float = 5.0) -> grading.Grade:
+def grade(
+    task: Task, program: str, sandbox, timeout: float = 5.0, memory_mb: int = 400
+) -> grading.Grade:
     return grading.grade_program(
-        task, program, sandbox=sandbox, protocol=Protocol(seconds=timeout), memory_mb=400
+        task, program, sandbox=sandbox, protocol=Protocol(seconds=timeout), memory_mb=memory_mb
     )
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attack_does_not_pass_and_leaves_nothing(any_way, name, temp_root):
     program, verdicts = ATTACKS[name]
-    result = grade(CALLS, program, any_way, _patience(verdicts))
+    mark, ours = secrets.token_hex(7), watch.tree(os.getpid())
+    result = grade(CALLS, _named(mark) + program, any_way, _patience(verdicts))
     assert result.verdict in verdicts, result
     assert "\n" not in result.detail
     assert result.seconds < 4
+    assert _left(mark) == []
+    assert watch.tree(os.getpid()) == ours  # Of the wall, too.
     assert os.listdir(temp_root) == []
 
 
@@ -205,22 +210,66 @@ def test_processes_do_not_outlive_the_run(any_way, how, temp_root):
     }[how]
     result = grade(CALLS, f"{program}\nimport time\ntime.sleep(1)\n", any_way, 0.5)
     assert not result.passed
-    deadline = time.monotonic() + 3
-    while (left := _processes_with(mark)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert left == []
+    assert _left(mark, "cmdline") == []
     assert os.listdir(temp_root) == []
 
 
 def test_program_that_kills_its_parent_ends_only_itself(any_way):
-    program = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n"
-    result = grade(CALLS, program, any_way)
-    assert result.verdict in {"runtime_error", "wrong_answer"}
+    mark = secrets.token_hex(7)
+    program = (
+        f"{_named(mark)}import os, signal, time\nparent = os.getppid()\n"
+        "if os.fork() == 0:\n    os.setsid()\n    time.sleep(300)\n"
+        "os.kill(parent, signal.SIGKILL)\ntime.sleep(300)\n"
+    )
+    result = grade(CALLS, program, any_way, 1.0)
+    # Where the wall is out of its reach, it only waits until its time is over.
+    assert result.verdict in {"runtime_error", "wrong_answer", "timeout"}
+    assert _left(mark) == []
 
 
 def test_program_that_kills_all_it_can_ends_only_itself(not_same_user):
-    result = grade(CALLS, "import os\nos.kill(-1, 9)\ndef answer(x): return 1\n", not_same_user)
-    assert not result.passed
+    mark, ours = secrets.token_hex(7), watch.tree(os.getpid())
+    program = (
+        f"{_named(mark)}import os, signal, time\n"
+        "if os.fork() == 0:\n    os.setsid()\n    time.sleep(300)\n"
+        "os.kill(-1, 9)\ndef answer(x): return 1\n"
+    )
+    assert not grade(CALLS, program, not_same_user).passed
+    assert _left(mark) == []
+    assert watch.tree(os.getpid()) == ours
+
+
+@pytest.mark.parametrize("how", ["in their group", "each on its own", "shut"])
+def test_memory_of_all_processes_together_is_limited(any_way, how):
+    mark = secrets.token_hex(7)
+    # 4 GB in all, each far below the limit. What shares its pages with its parent is held once.
+    hide = {
+        "in their group": "",
+        "each on its own": "os.setsid(); os.fork() and os._exit(0)",
+        "shut": "ctypes.CDLL(None).prctl(4, 0)",  # Others may not read how much it shares.
+    }[how]
+    program = (
+        f"{_named(mark)}import os, time\nfor _ in range(20):\n    if os.fork() == 0:\n"
+        f"        {hide}\n        data = bytearray(200 << 20)\n"
+        "        for place in range(0, len(data), 4096): data[place] = 1\n        time.sleep(300)\n"
+        "time.sleep(300)\n"
+    )
+    result = grade(CALLS, program, any_way, 20.0, memory_mb=512)
+    assert result.verdict == "memory" and "its processes together held" in result.detail, result
+    assert "more than 512" in result.detail and result.seconds < 15
+    assert _left(mark) == []
+
+
+def test_memory_that_processes_share_is_counted_once(any_way):
+    program = (
+        "import os, time\ndata = bytearray(b'x' * (150 << 20))\nchildren = []\n"
+        "for _ in range(8):\n    pid = os.fork()\n    if pid == 0:\n"
+        "        total = sum(data[::4096])\n        time.sleep(0.5)\n        os._exit(0)\n"
+        "    children.append(pid)\n"
+        f"for pid in children: os.waitpid(pid, 0)\nprint({SECRET!r})\n"
+    )
+    task = Task(id="shares", statement="", tests=(StdinTest("", SECRET),))
+    assert grade(task, program, any_way, 20.0, memory_mb=512).passed  # Nine times 150 is more.
 
 
 def test_no_network(walled):
@@ -309,15 +358,12 @@ def test_slow_comparison_is_stopped(sandbox):
 
 
 def test_fork_bomb_ends_without_a_trace(not_same_user, temp_root):
-    mark = secrets.token_hex(7)  # Names of processes have room for 15 letters; forks inherit them.
-    program = f"import ctypes, os\nctypes.CDLL(None).prctl(15, b'{mark}')\nwhile True: os.fork()\n"
+    mark = secrets.token_hex(7)
+    program = f"{_named(mark)}import os\nwhile True: os.fork()\n"
     result = grade(CALLS, program, not_same_user, 1.0)
     assert result.verdict in {"runtime_error", "timeout", "memory", "output_limit"}, result
     assert result.seconds < 4
-    deadline = time.monotonic() + 3
-    while (left := _processes_with(mark, "comm")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert left == []
+    assert _left(mark) == []
     assert os.listdir(temp_root) == []
 
 
@@ -399,7 +445,21 @@ def _patience(verdicts: set[str]) -> float:
     return 0.5 if "timeout" in verdicts else 5.0
 
 
-def _processes_with(mark: str, file: str = "cmdline") -> list[str]:
+def _named(mark: str) -> str:
+    """The start of a program that gives its process a name. Its forks inherit it."""
+    assert len(mark) < 16  # The kernel keeps no more.
+    return f"import ctypes\nctypes.CDLL(None).prctl(15, b'{mark}')\n"
+
+
+def _left(mark: str, file: str = "comm") -> list[str]:
+    """Processes that still have the mark once they had time to die."""
+    deadline = time.monotonic() + 3
+    while (found := _processes_with(mark, file)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+def _processes_with(mark: str, file: str) -> list[str]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:

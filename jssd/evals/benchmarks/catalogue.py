@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from jssd import places
 from jssd.config import LIVECODEBENCH, EvalConfig
 from jssd.evals import benchmarks
 from jssd.evals.benchmarks import Task, files, livecodebench
@@ -27,6 +28,17 @@ def check(config: EvalConfig) -> None:
             benchmarks.load(name, benchmarks.SPLITS[name][0])
         else:
             files.find(config.data, name)
+
+
+def private(config: EvalConfig) -> list[str]:
+    """Files and folders of this machine with answers in them, which no graded program may read."""
+    paths = [config.data, config.livecodebench.path]
+    if config.livecodebench.path.startswith("hf:"):
+        from huggingface_hub import constants  # Not before somebody asks for it: it is slow.
+
+        paths[1] = constants.HF_HUB_CACHE
+    copies = str(places.cache_root())  # Of what lies in a bucket.
+    return [copies if places.is_remote(places.path(path)) else path for path in paths if path]
 
 
 def find(name: str, config: EvalConfig) -> Benchmark:
