@@ -67,10 +67,16 @@ def main(argv: list[str]) -> None:
                 "--stages=plan holds no devices and runs in one process: start it alone."
             )
         _leave_absent_hardware_alone()
-        guard.configure(_CONFIG.value.survival, _home(_CONFIG.value, _workdir()))
+        guard.configure(
+            _CONFIG.value.survival,
+            _home(_CONFIG.value, _workdir()),
+            joins=bool(_DISTRIBUTED.value or _COORDINATOR.value),
+        )
         _check_stages(_CONFIG.value, stages)  # A mistake waits for nobody.
         _join_processes(_CONFIG.value, guard)
         run_stages(_CONFIG.value, _workdir(), stages)
+        if guard.count > 1:  # JAX's own end waits for minutes only, and a report may take more.
+            processes.wait_for_all("all stages are done")
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         _leave(error, survival.MISTAKE)
     except (OSError, FloatingPointError) as error:
@@ -214,6 +220,10 @@ def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
         return
     trackers.check(config.trackers)
     run = context.Run(config, workdir, sharding.make_mesh(config.mesh))
+    if config.model.path.endswith(".gguf"):  # One process converts it, and the others find it.
+        if survival.rank() == 0:
+            run.base_folder()
+        processes.wait_for_all("the base model is converted")
     if {"evaluate", "sweep"} & set(stages):
         evaluate.check(run)
     if {"sft", "sweep"} & set(stages):

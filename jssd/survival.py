@@ -14,7 +14,6 @@ import os
 import pathlib
 import select
 import signal
-import socket
 import sys
 import threading
 import time
@@ -45,6 +44,7 @@ class Guard:
 
     def __init__(self):
         self.rank, self.count = 0, 1
+        self._placed = False  # Whether these are known.
         self._limits = SurvivalConfig()
         self._folder: pathlib.Path | None = None
         self._client: Any = None  # Of JAX's coordination service, on several processes.
@@ -71,14 +71,15 @@ class Guard:
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
             signal.signal(signal.SIGINT, lambda *_: None)
 
-    def configure(self, limits: SurvivalConfig, folder: pathlib.Path) -> None:
-        """From now on with these limits, and with a heartbeat file in `folder`."""
-        self._limits, self._folder = limits, folder
+    def configure(self, limits: SurvivalConfig, folder: pathlib.Path, *, joins: bool) -> None:
+        """From now on with these limits, and with a heartbeat file in `folder`: if this process
+        `joins` others, once it knows its number."""
+        self._limits, self._folder, self._placed = limits, folder, not joins
         self._written = 0.0
 
     def join(self, rank: int, count: int, client: Any = None) -> None:
         """Says which process this is; `client`, once there, lets processes tell one another."""
-        self.rank, self.count = rank, count
+        self.rank, self.count, self._placed = rank, count, True
         self._written = 0.0
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -98,8 +99,8 @@ class Guard:
             self._listener.join()  # A thread inside of JAX would abort the interpreter's end.
         folder, self._folder = self._folder, None
         self._limits = SurvivalConfig(start=0, grace=self._limits.grace)
-        if folder is not None:
-            heartbeats.path(folder, self.rank).unlink(missing_ok=True)
+        if folder is not None and self._placed:
+            heartbeats.remove(folder, self.rank)
 
     def depart(self, code: int, reason: str = "", *, wait: float = 5.0, told: str = "") -> NoReturn:
         """Says `told`, and ends this process with `code`, with the others if they come within
@@ -219,7 +220,7 @@ class Guard:
             f"process {self.rank}/{self.count} is hung: no sign of life in {view.name} for "
             f"{limit:g} s (survival.{_field(self._limits, view.name)}), last at step {view.step}"
         )
-        if view.name == "join" and self._folder is not None:
+        if view.name == "join" and self._folder is not None and self._placed:
             absent = ", ".join(map(str, heartbeats.missing(self._folder, self.count, self._began)))
             told = (
                 f"not all of {self.count} processes came within survival.join={limit:g} s. "
@@ -230,16 +231,13 @@ class Guard:
         self.depart(HUNG, told, wait=2.0)
 
     def _beat(self, ended: int | None = None) -> None:
-        if self._folder is None:
+        if self._folder is None or not self._placed:
             return
         view = phases.current()
         entry = {
             "rank": self.rank,
             "count": self.count,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
             "began": self._began,
-            "time": time.time(),
             "phase": view.name,
             "step": view.step,
             "seconds_since_progress": round(time.monotonic() - view.beat, 1),

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jssd import phases, sharding
+from jssd import sharding
 from jssd.config import Config, digest, to_dict
 from jssd.data.answers import Answers
 from jssd.data.tokenizer import Tokenizer
@@ -143,16 +143,6 @@ def _to_decode_mesh(params: Any, abstract: Callable[[], Any], mesh: jax.sharding
         )
 
     return jax.tree.map(place, params, like)
-
-
-def wait_for_all(name: str) -> None:
-    """Returns when every host has come here. `name` says where, for the error of one that waits in
-    vain."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        with phases.phase("wait"):
-            multihost_utils.sync_global_devices(name)
 
 
 def freeze_settings(folder: pathlib.Path, settings: dict) -> None:

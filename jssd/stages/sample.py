@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 
+from jssd import processes
 from jssd.data import filters, prompts, samples
 from jssd.data.tokenizer import Tokenizer
 from jssd.evals import benchmarks
@@ -37,7 +38,7 @@ def run(run: Run) -> None:
             _draw(run, share, asked, tokenizer, writer)
         if config.shard:
             return
-        context.wait_for_all("all hosts have drawn their samples")
+        processes.wait_for_all("all hosts have drawn their samples")
         drawn = samples.read_folder(folder)
         stats = filters.stats(drawn)
         writer.line(filters.describe(stats))
@@ -49,7 +50,7 @@ def run(run: Run) -> None:
             "parts": samples.list_parts(folder),
         }
         context.write_json(folder / samples.MANIFEST, manifest)
-    context.wait_for_all("the manifest of the samples is written")
+    processes.wait_for_all("the manifest of the samples is written")
 
 
 def _draw(
