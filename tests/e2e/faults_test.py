@@ -96,6 +96,8 @@ def test_sigterm_in_each_phase_ends_with_42_and_later_in_the_same_bytes(straight
         assert codes == [42], f"{phase}: {output}"
         assert f"received SIGTERM during {phase}: " in output and "Traceback" not in output
         assert seconds < GRACE, phase
+    partial = next(workdir.rglob("verdicts.jsonl.partial"))
+    assert conftest.count_lines(partial) > 1  # What was graded is not graded again.
     done = conftest.cli(tiny, workdir)
     assert done.returncode == 0, done.stdout + done.stderr
     same_bytes(workdir, straight)
@@ -199,8 +201,8 @@ def test_two_processes_score_what_one_does(two_straight, tiny, tmp_path):
 @pytest.mark.timeout(6 * PATIENCE)
 def test_two_processes_end_together_in_each_phase_and_go_on_whole(two_straight, tiny, tmp_path):
     workdir = tmp_path / "run"
-    # The second waits while the first grades; all else they do together, or each by itself.
-    for (phase, call), process in zip(MOMENTS, (1, 0, 1, 0, 0), strict=True):
+    # The second draws nothing before its fault: the first may be done by then. The first grades.
+    for (phase, call), process in zip(MOMENTS, (1, 1, 0, 1, 0), strict=True):
         with started(hosts(tiny, workdir, "term", phase, call, process)) as processes:
             codes, outputs, seconds = ended(processes)
         told = "\n".join(outputs)
@@ -224,7 +226,7 @@ def test_two_processes_end_together_in_each_phase_and_go_on_whole(two_straight, 
 
 @waits_for_timeouts
 @pytest.mark.timeout(6 * PATIENCE)
-def test_a_process_killed_frozen_or_stuck_is_given_up_by_the_other(two_straight, tiny, tmp_path):
+def test_a_process_killed_frozen_stuck_or_out_of_disk_ends_the_other(two_straight, tiny, tmp_path):
     workdir = with_parts(two_straight, tmp_path, "samples")
     with started(hosts(tiny, workdir, "kill", "step", 1, 1)) as processes:
         codes, outputs, seconds = ended(processes)
@@ -245,6 +247,10 @@ def test_a_process_killed_frozen_or_stuck_is_given_up_by_the_other(two_straight,
     assert codes == [140, 140], "\n".join(outputs)
     assert "in go_wrong" in outputs[1] and "process 1/2 is hung" in "".join(outputs)
     assert 10 <= seconds < 10 + GRACE
+    with started(hosts(tiny, workdir, "full", "step", 1, 1)) as processes:
+        codes, outputs, seconds = ended(processes)
+    assert codes == [1, 1], "\n".join(outputs)
+    assert "process 1 ended with code 1: a file: No space left on device." in outputs[0]
     conftest.finish_hosts(hosts(tiny, workdir))
     same_bytes(workdir, two_straight)
 

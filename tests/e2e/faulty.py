@@ -6,11 +6,12 @@ The moment is the CALL-th sign of life that process PROCESS shows in PHASE ("-" 
          In "compile" it goes on after a minute: a compiler is not waited for.
   kill, stop   the same with SIGKILL and SIGSTOP.
   stuck  does not come back, while its other threads live.
-  late   comes 8 s later.
+  full   finds the disk full.
 
 `slow step 1 PROCESS` is a process whose every batch takes half a second longer.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -48,7 +49,8 @@ def go_wrong(fault: str, phase: str) -> None:
         time.sleep(60 if phase == "compile" else 2)
     while fault == "stuck":
         time.sleep(1)
-    time.sleep(8 if fault == "late" else 0)
+    if fault == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a file")
 
 
 def _slow_down() -> None:
