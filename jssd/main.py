@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import os
 import pathlib
+import re
 import sys
 import traceback
 from typing import NoReturn
@@ -47,6 +48,11 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: whic
 
 _SEEDS_A_ROUND = 1_000_000  # More than anyone repeats a run: no two runs share a seed.
 _ROOT = pathlib.Path("/")
+# What XLA says of a collective whose other end is gone may come as a ValueError. It is no mistake.
+_OF_THE_RUNTIME = re.compile(
+    "(ABORTED|CANCELLED|DATA_LOSS|DEADLINE_EXCEEDED|FAILED_PRECONDITION|INTERNAL|INVALID_ARGUMENT|"
+    "RESOURCE_EXHAUSTED|UNAVAILABLE|UNKNOWN): "
+)
 
 
 def main(argv: list[str]) -> None:
@@ -78,6 +84,8 @@ def main(argv: list[str]) -> None:
         if guard.count > 1:  # JAX's own end waits for minutes only, and a report may take more.
             processes.wait_for_all("all stages are done")
     except (ValueError, FileNotFoundError, FileExistsError) as error:
+        if guard.count > 1 and _OF_THE_RUNTIME.match(str(error)):
+            _fail_among_others(guard)
         _leave(error, survival.MISTAKE)
     except (OSError, FloatingPointError) as error:
         _leave(error, survival.FAILED)
@@ -86,9 +94,13 @@ def main(argv: list[str]) -> None:
     except Exception:
         if guard.count == 1:
             raise
-        traceback.print_exc()
-        guard.failed()
+        _fail_among_others(guard)
     guard.finish()
+
+
+def _fail_among_others(guard: survival.Guard) -> NoReturn:
+    traceback.print_exc()
+    guard.failed()
 
 
 def _workdir() -> pathlib.Path:

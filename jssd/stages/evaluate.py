@@ -49,8 +49,11 @@ def run(run: Run) -> None:
     # Before anyone draws: they load a model together if any of them has to draw from it.
     todo = [model for model in MODELS if not _is_drawn_by_all(run, share, model)]
     processes.wait_for_all("all hosts have seen what is to be drawn")
+    # Before hours of drawing, which a missing sandbox would make vain.
+    box = sandbox.open_sandbox(config.sandbox, ways.this_interpreter(config.packages))
     found = {name: catalogue.find(name, config) for name in config.benchmarks}
     with run.writer("eval") as writer:
+        writer.line(f"sandbox: {box.describe()}")
         for bench in found.values():
             writer.line(bench.told)
         for model in todo:
@@ -59,7 +62,7 @@ def run(run: Run) -> None:
             return
         processes.wait_for_all("all hosts have drawn their completions")
         if jax.process_index() == 0:
-            _grade(run, found, writer)
+            _grade(run, found, box, writer)
     processes.wait_for_all("the completions are graded")
 
 
@@ -72,11 +75,9 @@ def _is_drawn_by_all(run: Run, share: drawing.Share, model: str) -> bool:
     return all(share.is_drawn_by_all(place) for place in places)
 
 
-def _grade(run: Run, found: dict[str, Benchmark], writer: Writer) -> None:
+def _grade(run: Run, found: dict[str, Benchmark], box: sandbox.Sandbox, writer: Writer) -> None:
     """Verdicts and scores of all cells, and comparisons.json."""
     config = run.config.evaluate
-    box = sandbox.open_sandbox(config.sandbox, ways.this_interpreter(config.packages))
-    writer.line(f"sandbox: {box.describe()}")
     for model, name, law in _cells(config):
         about = {"benchmark": name, "decode": dataclasses.asdict(law), "model": model}
         told, place = f"{model} on {name} at {law.name}", cell(run.workdir, name, law.name, model)

@@ -23,13 +23,10 @@ STAGES = ["sample", "sft", "export", "evaluate"]
 SOME = [
     ("replace", "config.json.N.tmp"),
     ("fsync", "samples/part-N.jsonl.partial"),
-    ("replace", "samples/part-N.jsonl.partial"),
-    ("fsync", "samples/manifest.json.N.tmp"),
     ("open", "train/metrics.jsonl"),
     ("replace", "checkpoints/N.orbax-checkpoint-tmp"),
     ("open", ".export.partial/model.safetensors"),
     ("open", "eval/tasks/greedy/base/verdicts.jsonl.partial"),
-    ("fsync", "eval/tasks/tN.N/student/scores.json.N.tmp"),
     ("replace", "eval/comparisons.json.N.tmp"),
 ]
 
