@@ -99,6 +99,8 @@ def main(argv: list[str]) -> None:
 
 
 def _fail_among_others(guard: survival.Guard) -> NoReturn:
+    if guard.stopping() and not phases.current().holds:
+        guard.stopped()  # The others were told as well, and may have ended in the middle of a step.
     traceback.print_exc()
     guard.failed()
 

@@ -28,7 +28,7 @@ TWO = (
     "--stages=sample,sft,export,evaluate", "--config.train.num_steps=8",
     f"--config.survival.heartbeat={HEARTBEAT}",
 )  # fmt: skip
-PATIENCE = 500  # Seconds that a busy machine may take for anything.
+PATIENCE = 900  # Seconds that a busy machine may take for anything.
 
 waits_for_timeouts = pytest.mark.skipif(
     "JSSD_FAULTS" not in os.environ, reason="waits for time-outs; JSSD_FAULTS=1 runs it"
