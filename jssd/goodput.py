@@ -28,7 +28,7 @@ PHASES = {
 }
 LOST = "lost"
 PROGRESS = ("sample", "step", "grade", "export", "measure")
-_UNSAVED = ("grade", "measure")  # Until marked as kept.
+_UNSAVED = ("measure",)  # Until marked as kept.
 
 
 @dataclasses.dataclass(frozen=True)

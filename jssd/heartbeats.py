@@ -4,7 +4,9 @@ import contextlib
 import json
 import os
 import pathlib
+import socket
 import threading
+import time
 from typing import Any
 
 from jssd import places
@@ -20,13 +22,18 @@ def path(folder: pathlib.Path, rank: int) -> pathlib.Path:
 
 
 def write(folder: pathlib.Path, entry: dict[str, Any]) -> None:
-    """Writes the file of process `entry["rank"]` beside its place and renames it."""
+    """Writes the file of process `entry["rank"]`, with where and when it lives, beside its place
+    and renames it. That of a living process of another job stays: it is that job's sign of life."""
+    if is_anothers(folder, entry["rank"]):
+        return
     file = path(folder, entry["rank"])
+    where = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
+    text = json.dumps(entry | where) + "\n"
     if places.is_remote(file):
-        places.write_text(file, json.dumps(entry) + "\n")
+        places.write_text(file, text)
         return
     beside = file.with_name(file.name + ".tmp")
-    beside.write_text(json.dumps(entry) + "\n", encoding="utf-8")
+    beside.write_text(text, encoding="utf-8")
     os.replace(beside, file)
 
 
@@ -61,11 +68,40 @@ class Pulse:
         if self._thread is not None:
             self._thread.join(_BUCKET_SECONDS)
         with contextlib.suppress(places.Trouble):
-            path(self.folder, rank).unlink(missing_ok=True)
+            remove(self.folder, rank)
 
     def _write(self, entry: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             write(self.folder, entry)
+
+
+def remove(folder: pathlib.Path, rank: int) -> None:
+    """Removes the file of a process that is done, unless it is another's."""
+    if not is_anothers(folder, rank):
+        path(folder, rank).unlink(missing_ok=True)
+
+
+def is_anothers(folder: pathlib.Path, rank: int) -> bool:
+    """Whether the file of process `rank` comes from one that lives and is not this one."""
+    entry = next((entry for entry in read(folder) if entry["rank"] == rank), None)
+    if entry is None or entry["ended"] is not None:
+        return False
+    if time.time() - entry["time"] >= STALE_SECONDS:
+        return False
+    if entry["host"] != socket.gethostname():
+        return True
+    return entry["pid"] != os.getpid() and _lives(entry["pid"])
+
+
+def _lives(pid: int) -> bool:
+    """Whether there is such a process on this host."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # It is there, and somebody else's.
+        return True
+    return True
 
 
 def read(folder: pathlib.Path) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import os
 import pathlib
+import re
 import sys
 import traceback
 from typing import NoReturn
@@ -47,6 +48,11 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: whic
 
 _SEEDS_A_ROUND = 1_000_000  # More than anyone repeats a run: no two runs share a seed.
 _ROOT = pathlib.Path("/")
+# What XLA says of a collective whose other end is gone may come as a ValueError. It is no mistake.
+_OF_THE_RUNTIME = re.compile(
+    "(ABORTED|CANCELLED|DATA_LOSS|DEADLINE_EXCEEDED|FAILED_PRECONDITION|INTERNAL|INVALID_ARGUMENT|"
+    "RESOURCE_EXHAUSTED|UNAVAILABLE|UNKNOWN): "
+)
 
 
 def main(argv: list[str]) -> None:
@@ -67,14 +73,19 @@ def main(argv: list[str]) -> None:
                 "--stages=plan holds no devices and runs in one process: start it alone."
             )
         _leave_absent_hardware_alone()
-        guard.configure(_CONFIG.value.survival)
+        joins = bool(_DISTRIBUTED.value or _COORDINATOR.value)
+        guard.configure(_CONFIG.value.survival, joins=joins)
         _check_stages(_CONFIG.value, stages)  # A mistake waits for nobody.
         places.check_reach(_workdir())
-        if _DISTRIBUTED.value or _COORDINATOR.value:  # Those that do not come are to be named.
+        if joins:  # Those that do not come are to be named.
             guard.beat_in(_home(_CONFIG.value, _workdir()))
         _join_processes(_CONFIG.value, guard)
         run_stages(_CONFIG.value, _workdir(), stages)
+        if guard.count > 1:  # JAX's own end waits for minutes only, and a report may take more.
+            processes.wait_for_all("all stages are done")
     except (ValueError, FileNotFoundError, FileExistsError) as error:
+        if guard.count > 1 and _OF_THE_RUNTIME.match(str(error)):
+            _fail_among_others(guard)
         _leave(error, survival.MISTAKE)
     except (OSError, FloatingPointError) as error:
         _leave(error, survival.FAILED)
@@ -83,9 +94,15 @@ def main(argv: list[str]) -> None:
     except Exception:
         if guard.count == 1:
             raise
-        traceback.print_exc()
-        guard.failed()
+        _fail_among_others(guard)
     guard.finish()
+
+
+def _fail_among_others(guard: survival.Guard) -> NoReturn:
+    if guard.stopping() and not phases.current().holds:
+        guard.stopped()  # The others were told as well, and may have ended in the middle of a step.
+    traceback.print_exc()
+    guard.failed()
 
 
 def _workdir() -> pathlib.Path:
@@ -218,6 +235,10 @@ def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
         return
     trackers.check(config.trackers)
     run = context.Run(config, workdir, sharding.make_mesh(config.mesh))
+    if config.model.path.endswith(".gguf"):  # One process converts it, and the others find it.
+        if survival.rank() == 0:
+            run.base_folder()
+        processes.wait_for_all("the base model is converted")
     if {"evaluate", "sweep"} & set(stages):
         evaluate.check(run)
     if {"sft", "sweep"} & set(stages):

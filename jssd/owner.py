@@ -52,8 +52,6 @@ def _told(workdir: pathlib.Path) -> str:
 def _beats_elsewhere(workdir: pathlib.Path) -> bool:
     """Whether the first process of a job on another host lives."""
     first = _heartbeat(workdir)
-    if first is not None and places.is_remote(workdir) and _is_own(first):
-        first = _under_ours(workdir)
     if first is None or first["ended"] is not None or _is_gone(first, workdir):
         return False
     while time.time() - first["time"] < heartbeats.STALE_SECONDS:
@@ -65,18 +63,6 @@ def _beats_elsewhere(workdir: pathlib.Path) -> bool:
         if now["time"] != first["time"] and not _is_own(now):
             return True
     return False
-
-
-def _under_ours(workdir: pathlib.Path) -> dict | None:
-    """The heartbeat that this process, one of several and so at it already, has written over."""
-    end = time.monotonic() + 2 * heartbeats.SECONDS
-    while time.monotonic() < end:
-        time.sleep(0.2)
-        survival.check()
-        found = _heartbeat(workdir)
-        if found is not None and not _is_own(found):
-            return found
-    return None
 
 
 def _is_own(entry: dict) -> bool:

@@ -14,7 +14,6 @@ import os
 import pathlib
 import select
 import signal
-import socket
 import sys
 import threading
 import time
@@ -45,6 +44,7 @@ class Guard:
 
     def __init__(self):
         self.rank, self.count = 0, 1
+        self._placed = False  # Whether these are known.
         self._limits = SurvivalConfig()
         self._pulse: heartbeats.Pulse | None = None
         self._client: Any = None  # Of JAX's coordination service, on several processes.
@@ -71,9 +71,10 @@ class Guard:
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
             signal.signal(signal.SIGINT, lambda *_: None)
 
-    def configure(self, limits: SurvivalConfig) -> None:
-        """From now on with these limits."""
-        self._limits = limits
+    def configure(self, limits: SurvivalConfig, *, joins: bool = False) -> None:
+        """From now on with these limits. A process that `joins` others has no heartbeat file until
+        it knows its number."""
+        self._limits, self._placed = limits, not joins
 
     def beat_in(self, folder: pathlib.Path) -> None:
         """From now on with a heartbeat file in `folder`."""
@@ -81,7 +82,7 @@ class Guard:
 
     def join(self, rank: int, count: int, client: Any = None) -> None:
         """Says which process this is; `client`, once there, lets processes tell one another."""
-        self.rank, self.count = rank, count
+        self.rank, self.count, self._placed = rank, count, True
         self._written = 0.0
         if self._pulse is not None:
             self._pulse.folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +102,7 @@ class Guard:
             self._listener.join()  # A thread inside of JAX would abort the interpreter's end.
         pulse, self._pulse = self._pulse, None
         self._limits = SurvivalConfig(start=0, grace=self._limits.grace)
-        if pulse is not None:
+        if pulse is not None and self._placed:
             pulse.remove(self.rank)
 
     def depart(self, code: int, reason: str = "", *, wait: float = 5.0, told: str = "") -> NoReturn:
@@ -222,7 +223,7 @@ class Guard:
             f"process {self.rank}/{self.count} is hung: no sign of life in {view.name} for "
             f"{limit:g} s (survival.{_field(self._limits, view.name)}), last at step {view.step}"
         )
-        if view.name == "join" and self._pulse is not None:
+        if view.name == "join" and self._pulse is not None and self._placed:
             folder = self._pulse.folder
             absent = ", ".join(map(str, heartbeats.missing(folder, self.count, self._began)))
             told = (
@@ -234,16 +235,13 @@ class Guard:
         self.depart(HUNG, told, wait=2.0)
 
     def _beat(self, ended: int | None = None) -> None:
-        if self._pulse is None:
+        if self._pulse is None or not self._placed:
             return
         view = phases.current()
         entry = {
             "rank": self.rank,
             "count": self.count,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
             "began": self._began,
-            "time": time.time(),
             "phase": view.name,
             "step": view.step,
             "seconds_since_progress": round(time.monotonic() - view.beat, 1),

@@ -36,11 +36,11 @@ def test_steps_after_the_checkpoint_gone_on_from_are_lost(tmp_path):
     assert found.rows() == [("training steps", 80.0, 0.8), ("lost to interruptions", 20.0, 0.2)]
 
 
-def test_grading_counts_once_its_scores_are_written(tmp_path):
-    kept = {"event": "kept", "phase": "grade"}
-    grade = {"phase": "grade", "seconds": 5.0}
-    found = _ledger(tmp_path, STARTED, grade, kept, grade, STARTED, grade, kept)
-    assert found.seconds == {"grade": 10.0, "lost": 5.0}
+def test_measuring_counts_once_its_numbers_are_written(tmp_path):
+    kept = {"event": "kept", "phase": "measure"}
+    measure = {"phase": "measure", "seconds": 5.0}
+    found = _ledger(tmp_path, STARTED, measure, kept, measure, STARTED, measure, kept)
+    assert found.seconds == {"measure": 10.0, "lost": 5.0}
 
 
 def test_what_a_kill_cut_short_is_passed_over(tmp_path):

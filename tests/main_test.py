@@ -119,3 +119,16 @@ def test_a_report_needs_no_mesh(tmp_path):
         main.run_stages(config, tmp_path, ["report"])
     with pytest.raises(ValueError, match="expert=7, context=1 must multiply to the 8 devices"):
         main.run_stages(config, tmp_path, ["sample"])
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("UNKNOWN: Gloo AllGather failed: Connection closed by peer [127.0.0.1]:31624", True),
+        ("INTERNAL: Failed to complete all kernels launched on stream", True),
+        ("train.global_batch_size=12 must be a multiple of mesh data*fsdp=8.", False),
+        ("runs/a was begun with other settings: UNKNOWN: was 1", False),
+    ],
+)
+def test_a_lost_process_is_no_mistake_of_the_user(text, lost):
+    assert bool(main._OF_THE_RUNTIME.match(text)) is lost

@@ -61,12 +61,15 @@ def test_of_several_processes_the_first_is_not_taken_for_another_job(tmp_path, m
         pass
 
 
-def test_in_a_bucket_a_heartbeat_that_ours_lies_over_is_waited_for(bucket, monkeypatch):
+def test_in_a_bucket_the_heartbeat_of_a_living_job_is_not_written_over(bucket, monkeypatch):
     workdir = bucket / "several"
-    entry = {"rank": 0, "host": "another", "pid": 7, "time": time.time(), "ended": None}
-    own = entry | {"host": socket.gethostname(), "pid": os.getpid()}
-    heartbeats.write(workdir, own)
-    beats = iter([own, entry, own, entry | {"time": time.time() + 5}])
-    monkeypatch.setattr(owner.time, "sleep", lambda _: heartbeats.write(workdir, next(beats)))
+    living = {"rank": 0, "host": "another", "pid": 7, "time": time.time(), "ended": None}
+    heartbeats.path(workdir, 0).write_text(json.dumps(living))
+    heartbeats.write(workdir, {"rank": 0, "ended": None})
+    assert heartbeats.read(workdir) == [living]
+    later = json.dumps(living | {"time": time.time() + 5})
+    monkeypatch.setattr(
+        owner.time, "sleep", lambda _: heartbeats.path(workdir, 0).write_text(later)
+    )
     with pytest.raises(ValueError, match="in use by process 7 on another"), owner.owned(workdir):
         pass

@@ -55,7 +55,7 @@ def grade_many(
     sandbox: Sandbox,
     workers: int,
     memory_mb: int,
-    on_done: Callable[[int], None] | None = None,
+    on_grade: Callable[[list[int], Grade], None] | None = None,
 ) -> list[Grade]:
     """The grade of each completion for the task at the same place: of its program, or of the short
     answer in it. Arguments and errors are those of `grade_programs`."""
@@ -69,7 +69,7 @@ def grade_many(
         sandbox=sandbox,
         workers=workers,
         memory_mb=memory_mb,
-        on_done=on_done,
+        on_grade=on_grade,
     )
 
 
@@ -81,13 +81,13 @@ def grade_programs(
     sandbox: Sandbox,
     workers: int,
     memory_mb: int,
-    on_done: Callable[[int], None] | None = None,
+    on_grade: Callable[[list[int], Grade], None] | None = None,
 ) -> list[Grade]:
     """The grade of each program for the task at the same place, in that order; see `grade_program`.
 
     `protocol` has the rules; by default this project's own. `workers` programs run at once. Equal
-    programs for one task are run once and share their grade. `on_done` gets the number of
-    completions graded so far, from the calling thread.
+    programs for one task are run once and share their grade. `on_grade` gets it as it comes, with
+    the places of these programs, from the calling thread.
 
     Raises ValueError for sequences of unequal length, and RuntimeError when the sandbox breaks
     down, which no completion is to blame for.
@@ -97,7 +97,6 @@ def grade_programs(
     for place, (task, program) in enumerate(zip(tasks, programs, strict=True)):
         places.setdefault((id(task), program), []).append(place)
     grades: list[Grade | None] = [None] * len(tasks)
-    num_done = 0
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         limits = {"protocol": protocol, "sandbox": sandbox, "memory_mb": memory_mb}
         waiting = {
@@ -108,9 +107,8 @@ def grade_programs(
             for future in concurrent.futures.as_completed(waiting):
                 for place in waiting[future]:
                     grades[place] = future.result()
-                num_done += len(waiting[future])
-                if on_done:
-                    on_done(num_done)
+                if on_grade:
+                    on_grade(waiting[future], future.result())
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

@@ -153,16 +153,6 @@ def _to_decode_mesh(params: Any, abstract: Callable[[], Any], mesh: jax.sharding
     return jax.tree.map(place, params, like)
 
 
-def wait_for_all(name: str) -> None:
-    """Returns when every host has come here. `name` says where, for the error of one that waits in
-    vain."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        with phases.phase("wait"):
-            multihost_utils.sync_global_devices(name)
-
-
 def freeze_settings(folder: pathlib.Path, settings: dict) -> None:
     """Writes the settings a folder is made with, or checks them against those it was begun with.
 

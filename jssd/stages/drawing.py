@@ -196,6 +196,13 @@ class Share:
         """Whether nothing is left to draw here for this process."""
         return self.taken > 0 or self.part(folder).exists()
 
+    def is_drawn_by_all(self, folder: pathlib.Path) -> bool:
+        """Whether nothing is left to draw here for those who load weights together: the processes
+        of this job, which shards are not."""
+        if jax.process_count() == 1:
+            return self.is_drawn(folder)
+        return self.taken > 0 or all(_part(folder, i).exists() for i in range(self.count))
+
 
 def share(run: Run, root: pathlib.Path, folders: Sequence[pathlib.Path]) -> Share:
     """The share of this process, of its shard or its host. `root/hosts.json` keeps their number.

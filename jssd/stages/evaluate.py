@@ -7,7 +7,7 @@ import pathlib
 import jax
 import numpy as np
 
-from jssd import phases, places, survival
+from jssd import phases, places, processes
 from jssd.config import DecodeConfig, EvalConfig, PromptsConfig
 from jssd.data import prompts, samples, templates
 from jssd.data.tokenizer import Tokenizer
@@ -16,7 +16,7 @@ from jssd.evals.benchmarks import Task, catalogue
 from jssd.evals.benchmarks.catalogue import Benchmark
 from jssd.metrics import Writer
 from jssd.sampling.request import Sampling
-from jssd.stages import context, drawing
+from jssd.stages import context, drawing, verdicts
 from jssd.stages.context import Run
 from jssd.stages.sample import to_problems
 from jssd.weights.fingerprint import fingerprint
@@ -33,17 +33,23 @@ def check(run: Run) -> None:
 
 
 def run(run: Run) -> None:
-    """Draws, grades and scores what is missing, then compares. A shard only draws."""
+    """Draws, grades and scores what is missing, then compares. A shard only draws.
+
+    All processes draw; the first one grades, on its host's CPUs, while the others wait.
+    """
     config = run.config.evaluate
     settings = context.section(run.config, "model", "evaluate")
     del settings["evaluate"]["workers"]  # Changes no verdict.
     settings["cache_dtype"] = run.config.engine.cache_dtype  # Changes what is drawn from.
     context.freeze_settings(run.workdir / "eval", settings)
-    comparisons = run.workdir / "eval" / "comparisons.json"
-    if comparisons.exists():
+    if (run.workdir / "eval" / "comparisons.json").exists():
         return
-    places = [cell(run.workdir, name, law.name, model) for model, name, law in _cells(config)]
-    share = drawing.share(run, run.workdir / "eval", places)
+    folders = [cell(run.workdir, name, law.name, model) for model, name, law in _cells(config)]
+    share = drawing.share(run, run.workdir / "eval", folders)
+    # Before anyone draws: they load a model together if any of them has to draw from it.
+    todo = [model for model in MODELS if not _is_drawn_by_all(run, share, model)]
+    processes.wait_for_all("all hosts have seen what is to be drawn")
+    # Before hours of drawing, which a missing sandbox would make vain.
     python = ways.this_interpreter(config.packages, catalogue.private(config))
     box = sandbox.open_sandbox(config.sandbox, python)
     found = {name: catalogue.find(name, config) for name in config.benchmarks}
@@ -51,27 +57,42 @@ def run(run: Run) -> None:
         writer.line(f"sandbox: {box.describe()}")
         for bench in found.values():
             writer.line(bench.told)
-        for model in MODELS:
+        for model in todo:
             _draw(run, share, model, found, writer)
         if run.config.shard:
             return
-        for model, name, law in _cells(config):
-            about = {"benchmark": name, "decode": dataclasses.asdict(law), "model": model}
-            told, place = (
-                f"{model} on {name} at {law.name}",
-                cell(run.workdir, name, law.name, model),
-            )
-            grade(config, place, about, told, found[name], box, writer)
-        rows = _compare(run)
-        writer.summary(
-            {
-                f"{row['benchmark']}/{row['kind']}/{row['student_decode']}-{row['base_decode']}"
-                f"/pass_at_{row['k']}/{name}": row["difference"][name]
-                for row in rows
-                for name in ("value", "low", "high")
-            }
-        )
-    context.write_json(comparisons, rows)
+        processes.wait_for_all("all hosts have drawn their completions")
+        if jax.process_index() == 0:
+            _grade(run, found, box, writer)
+    processes.wait_for_all("the completions are graded")
+
+
+def _is_drawn_by_all(run: Run, share: drawing.Share, model: str) -> bool:
+    folders = [
+        cell(run.workdir, name, law.name, model)
+        for who, name, law in _cells(run.config.evaluate)
+        if who == model
+    ]
+    return all(share.is_drawn_by_all(folder) for folder in folders)
+
+
+def _grade(run: Run, found: dict[str, Benchmark], box: sandbox.Sandbox, writer: Writer) -> None:
+    """Verdicts and scores of all cells, and comparisons.json."""
+    config = run.config.evaluate
+    for model, name, law in _cells(config):
+        about = {"benchmark": name, "decode": dataclasses.asdict(law), "model": model}
+        told, place = f"{model} on {name} at {law.name}", cell(run.workdir, name, law.name, model)
+        grade(config, place, about, told, found[name], box, writer)
+    rows = _compare(run)
+    writer.summary(
+        {
+            f"{row['benchmark']}/{row['kind']}/{row['student_decode']}-{row['base_decode']}"
+            f"/pass_at_{row['k']}/{name}": row["difference"][name]
+            for row in rows
+            for name in ("value", "low", "high")
+        }
+    )
+    context.write_json(run.workdir / "eval" / "comparisons.json", rows)
 
 
 def cell(workdir: pathlib.Path, benchmark: str, decode: str, model: str) -> pathlib.Path:
@@ -110,9 +131,7 @@ def _draw(
         (cell(run.workdir, name, law.name, model), name, law)
         for who, name, law in _cells(config)
         if who == model and not share.is_drawn(cell(run.workdir, name, law.name, model))
-    ]
-    if not open_cells:
-        return
+    ]  # Perhaps none, where another process has some: it needs this one to load the weights.
     if model == "student" and not places.is_whole(run.workdir / "export"):
         raise FileNotFoundError(
             f"{run.workdir / 'export'} does not exist. Run stages sft and export before evaluate."
@@ -156,29 +175,23 @@ def grade(
     and scores.json there. `about` goes into the scores, `told` names the cell to people."""
     if (place / "scores.json").exists():
         return
-    drawn = samples.read_folder(place)
+    # In one order, whoever drew them: a process writes its own part.
+    drawn = sorted(samples.read_folder(place), key=lambda record: (record.prompt_id, record.sample))
     by_id = {task.id: task for task in bench.tasks}
     asked = [by_id[record.prompt_id] for record in drawn]
     programs = [
         grading.read_answer(task, record.text, bench.protocol) for task, record in zip(asked, drawn)
     ]
+    kept = verdicts.Kept(place / "verdicts.jsonl", drawn, dataclasses.asdict(bench.protocol))
     with phases.phase("grade"), writer.progress(len(drawn), f"grade {told}") as advance:
-        done = 0
-
-        def on_done(count: int) -> None:
-            nonlocal done
-            advance(count - done)
-            done = count
-            survival.go_on()
-
-        grades = grading.grade_programs(
+        grades = kept.grade(
             asked,
             programs,
             protocol=bench.protocol,
             sandbox=box,
             workers=config.workers,
             memory_mb=config.memory_mb,
-            on_done=on_done,
+            advance=advance,
         )
     rows = [
         {
@@ -212,7 +225,7 @@ def grade(
         }
     )
     context.write_json(place / "scores.json", scores)
-    phases.mark("kept", phase="grade")
+    kept.drop()
     best = scores["pass_at"]["1"]
     writer.line(f"{told}: pass@1 {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}]")
 

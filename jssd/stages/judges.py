@@ -17,8 +17,6 @@ training that goes on after a kill must see the same samples.
 import ast
 import dataclasses
 import functools
-import hashlib
-import json
 import math
 import re
 import warnings
@@ -28,7 +26,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jssd import phases, sharding, survival
+from jssd import phases, processes, sharding
 from jssd.config import Config
 from jssd.data import filters
 from jssd.data.answers import Answers
@@ -40,7 +38,7 @@ from jssd.evals.benchmarks import Task, catalogue
 from jssd.evals.protocol import Protocol
 from jssd.metrics import Writer
 from jssd.sampling.score import Scorer
-from jssd.stages import context
+from jssd.stages import context, verdicts
 from jssd.stages.context import Run
 from jssd.weights import hub
 
@@ -104,20 +102,21 @@ def _correct(run: Run, writer: Writer, text: Text, kept: Sequence[Sample]) -> li
         python = ways.this_interpreter(config.packages, catalogue.private(config))
         box = sandbox.open_sandbox(config.sandbox, python)
         writer.line(f"filter.correct grades in: {box.describe()}")
+        tasks = _asked(_tests(run.config), kept)
+        graded = verdicts.Kept(run.workdir / "data" / CORRECT, kept, settings)
         with phases.phase("grade"):
-            grades = grading.grade_many(
-                _asked(_tests(run.config), kept),
-                [text(sample) for sample in kept],
+            grades = graded.grade(
+                tasks,
+                [grading.read_answer(task, text(s), protocol) for task, s in zip(tasks, kept)],
                 protocol=protocol,
                 sandbox=box,
                 workers=config.workers,
                 memory_mb=config.memory_mb,
-                on_done=lambda _: survival.go_on(),
             )
         return [grade.verdict for grade in grades]
 
-    verdicts = _once(run, CORRECT, settings, kept, grade)
-    return [sample for sample, said in zip(kept, verdicts) if (said == "passed") == wanted]
+    said = _once(run, CORRECT, settings, kept, grade)
+    return [sample for sample, verdict in zip(kept, said) if (verdict == "passed") == wanted]
 
 
 def _tests(config: Config) -> dict[str, Task]:
@@ -214,11 +213,11 @@ def _once(
     Raises ValueError when the file was written for other samples or settings.
     """
     path = run.workdir / "data" / name
-    about = {"settings": settings, "samples": _digest(kept)}
+    about = {"settings": settings, "samples": verdicts.digest(kept)}
     if not path.exists() and jax.process_index() == 0:
         context.write_json(path, about | {"said": judge()})
-        phases.mark("kept", phase="grade")
-    context.wait_for_all(f"{name} is written")
+        path.with_name(path.name + ".partial").unlink(missing_ok=True)
+    processes.wait_for_all(f"{name} is written")
     found = context.read_json(path)
     for part, now in about.items():
         if found[part] != now:
@@ -227,8 +226,3 @@ def _once(
                 "use a fresh --workdir."
             )
     return found["said"]
-
-
-def _digest(kept: Sequence[Sample]) -> str:
-    lines = (json.dumps([s.prompt_id, s.sample, s.token_ids, s.text]) for s in kept)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 
+from jssd import processes
 from jssd.data import filters, prompts, samples
 from jssd.data.tokenizer import Tokenizer
 from jssd.evals import benchmarks
@@ -51,7 +52,7 @@ def _run(run: Run, drawer: drawing.Drawer | None) -> drawing.Drawer | None:
             _draw(run, drawer, share.part(folder), share.mine(asked), writer)
         if config.shard:
             return drawer
-        context.wait_for_all("all hosts have drawn their samples")
+        processes.wait_for_all("all hosts have drawn their samples")
         drawn = samples.read_folder(folder)
         stats = filters.stats(drawn)
         writer.line(filters.describe(stats))
@@ -63,7 +64,7 @@ def _run(run: Run, drawer: drawing.Drawer | None) -> drawing.Drawer | None:
             "parts": samples.list_parts(folder),
         }
         context.write_json(folder / samples.MANIFEST, manifest)
-    context.wait_for_all("the manifest of the samples is written")
+    processes.wait_for_all("the manifest of the samples is written")
     return drawer
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jssd import phases, places
+from jssd import phases, places, processes
 from jssd.model import config as model_config
 from jssd.model import transformer
 from jssd.weights import card, checksums, names, settings
@@ -148,10 +148,7 @@ def save(
                 notes=notes,
             )
             checksums.write(scratch)
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(f"exported {folder}")
+    processes.wait_for_all(f"exported {folder}")
 
 
 def _check(files: TensorFiles, cfg: model_config.ModelConfig) -> None:

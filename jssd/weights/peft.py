@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from jssd import places
+from jssd import places, processes
 from jssd.config import LoraConfig
 from jssd.model.config import ModelConfig
 from jssd.weights import hf, names
@@ -54,10 +54,7 @@ def save(
             for pattern in ("LICENSE*", "NOTICE*"):
                 for path in source_folder.glob(pattern):
                     shutil.copy(path, scratch / path.name)
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(f"exported {folder}")
+    processes.wait_for_all(f"exported {folder}")
 
 
 def peft_tensors(adapters: dict, cfg: ModelConfig) -> dict[str, np.ndarray]:

@@ -170,15 +170,15 @@ def test_many_keep_their_order_and_equal_programs_run_once(sandbox, monkeypatch)
     right, wrong = fenced("print(2 * int(input()))"), fenced("print(4)")
     completions = [right, wrong, "no program", right, fenced("def swap(a, b): return b, a"), right]
     tasks = [DOUBLE, DOUBLE, DOUBLE, DOUBLE, PAIR, DOUBLE]
-    done: list[int] = []
+    done: dict[int, grading.Grade] = {}
     grades = grading.grade_many(
-        tasks, completions, sandbox=sandbox, workers=2, on_done=done.append, **LIMITS
-    )
+        tasks, completions, sandbox=sandbox, workers=2, **LIMITS,
+        on_grade=lambda places, grade: done.update(dict.fromkeys(places, grade)),
+    )  # fmt: skip
     verdicts = [result.verdict for result in grades]
     assert verdicts == ["passed", "wrong_answer", "no_code", "passed", "passed", "passed"]
     assert len(runs) == 4
-    assert sorted(done) == done
-    assert done[-1] == 6
+    assert [done[place] for place in range(6)] == grades
 
 
 def test_same_program_for_two_tasks_runs_for_both(sandbox):
