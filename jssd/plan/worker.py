@@ -46,12 +46,13 @@ def compile_program(request: dict[str, Any]) -> dict[str, Any]:
     devices = absent.devices(target)
     name = request["program"]
     started = time.perf_counter()
-    if name == "train":
-        program = programs.train(config, cfg, devices)
-    elif name == "prefill":
-        program = programs.prefill(config, cfg, dtype, devices)
-    else:
-        program = programs.decode(config, cfg, dtype, devices, request["slots"])
+    with absent.libraries(target):
+        if name == "train":
+            program = programs.train(config, cfg, devices)
+        elif name == "prefill":
+            program = programs.prefill(config, cfg, dtype, devices)
+        else:
+            program = programs.decode(config, cfg, dtype, devices, request["slots"])
     result: dict[str, Any] = {
         "program": name,
         "mesh": program.mesh,
@@ -176,6 +177,7 @@ def _collectives(compiled, program: programs.Program, target) -> dict[str, Any]:
             for one in ranked
         ],
         "loops_assumed": sorted(set(text.untold)),
+        "custom_calls": text.custom_calls(),
         "seconds": {"links": inside, "network": between},
     }
 
