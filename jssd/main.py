@@ -214,6 +214,7 @@ def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
         return
     trackers.check(config.trackers)
     run = context.Run(config, workdir, sharding.make_mesh(config.mesh))
+    context.check(run, stages)
     if {"evaluate", "sweep"} & set(stages):
         evaluate.check(run)
     if {"sft", "sweep"} & set(stages):

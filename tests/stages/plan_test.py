@@ -175,6 +175,9 @@ def test_a_worker_that_dies_is_a_complaint_and_is_tried_again(config, tmp_path, 
 
 
 def _installed(module):
+    """Or expected: a CI without compilers is to fail, not to pass over the half of this."""
+    if os.environ.get("CI") == "true":
+        return True
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
