@@ -37,6 +37,7 @@ FLOORS = {
     "model": 1,
     "config": 0,
     "goodput": 0,
+    "hosts": 0,
     "heartbeats": 0,
     "jsonl": 0,
     "metrics": 0,
