@@ -309,8 +309,8 @@ class PlanConfig:
 
     # Programs to compile: "train", "prefill" and "decode".
     programs: tuple[str, ...] = ("train", "prefill", "decode")
-    # Looks for the smallest slice, up to `hardware`, the fewest micro-batches, `train.grad_accum` or
-    # more, and the best mesh on it that fit.
+    # Looks for the smallest slice, up to `hardware`, and on it for the fewest micro-batches, from
+    # `train.grad_accum` up, and the best mesh that fit.
     search: bool = False
     tries: int = 4  # Compiles of a search on a slice, best first, before a larger slice.
     layers: int = 0  # Compiles so many layers only, for a quick look; 0 is the whole model.
