@@ -310,9 +310,10 @@ class PlanConfig:
 
     # Programs to compile: "train", "prefill" and "decode".
     programs: tuple[str, ...] = ("train", "prefill", "decode")
-    # Looks for the smallest slice, up to `hardware`, and the best mesh on it that fit.
+    # Looks for the smallest slice, up to `hardware`, and on it for the fewest micro-batches, from
+    # `train.grad_accum` up, and the best mesh that fit.
     search: bool = False
-    tries: int = 4  # Meshes that a search compiles on a slice, best first, before a larger slice.
+    tries: int = 4  # Compiles of a search on a slice, best first, before a larger slice.
     layers: int = 0  # Compiles so many layers only, for a quick look; 0 is the whole model.
     # Room for the prompt in a slot, beside `sampling.max_new_tokens`, and the prefill's length.
     prompt_tokens: int = 1024

@@ -239,6 +239,7 @@ def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
         if survival.rank() == 0:
             run.base_folder()
         processes.wait_for_all("the base model is converted")
+    context.check(run, stages)
     if {"evaluate", "sweep"} & set(stages):
         evaluate.check(run)
     if {"sft", "sweep"} & set(stages):

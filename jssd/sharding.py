@@ -139,38 +139,6 @@ def batch_shards() -> tuple[list[int], int]:
     return sorted({index[0].indices(count)[0] for index in held if index is not None}), count
 
 
-def decode_mesh(mesh: jax.sharding.Mesh, host: int | None = None) -> jax.sharding.Mesh:
-    """The same devices for sampling: axes data, expert and tensor, filled in by the compiler.
-
-    Expert and tensor lie within hosts, also where in training they do not; data has the rest.
-
-    Args:
-      mesh: of training; of the same expert and tensor.
-      host: only the devices of this process.
-
-    Raises:
-      ValueError: expert and tensor do not divide the devices of a host, which sample by themselves.
-    """
-    inner = [name for name in ("expert", "tensor") if name in mesh.shape]
-    outer = [name for name in mesh.axis_names if name not in inner]
-    order = [mesh.axis_names.index(name) for name in (*outer, *inner)]
-    sizes = [mesh.shape.get(name, 1) for name in ("expert", "tensor")]
-    of_host: dict[int, list] = {}
-    for device in mesh.devices.transpose(order).flat:
-        of_host.setdefault(device.process_index, []).append(device)
-    for own in of_host.values():
-        if len(own) % math.prod(sizes):
-            raise ValueError(
-                f"mesh.expert={sizes[0]} times mesh.tensor={sizes[1]} must divide the {len(own)} "
-                "devices of a host, for each host samples by itself. Set smaller ones for the "
-                "stages that sample."
-            )
-    kept = of_host.values() if host is None else [of_host[host]]
-    devices = np.concatenate([np.array(own, object).reshape(-1, *sizes) for own in kept])
-    types = (jax.sharding.AxisType.Auto,) * 3
-    return jax.sharding.Mesh(devices, ("data", "expert", "tensor"), axis_types=types)
-
-
 def spec(*axes: str | None) -> jax.sharding.PartitionSpec | None:
     """PartitionSpec of logical axes on the mesh in force, or None without an explicit one of
     several devices: what JAX takes for no constraint.
@@ -319,9 +287,13 @@ def check_divisible(sizes: dict[str, tuple[int, str]]) -> None:
     Raises:
       ValueError: one message with every size that does not divide.
     """
+    if errors := indivisible(sizes):
+        raise ValueError(told(errors))
+
+
+def indivisible(sizes: dict[str, tuple[int, str]]) -> list[str]:
+    """Of the sizes of `check_divisible` those that the mesh in force cannot split, in words."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return
     errors = []
     for name, (size, axis) in sizes.items():
         names = [name for name in rules()[axis] if name in mesh.shape]
@@ -329,5 +301,18 @@ def check_divisible(sizes: dict[str, tuple[int, str]]) -> None:
         if size % count:
             words = "*".join(names)
             errors.append(f"{name}={size} must be a multiple of mesh {words}={count}")
-    if errors:
-        raise ValueError("; ".join(errors) + ". Choose a mesh whose axes divide these sizes.")
+    return errors
+
+
+def told(errors: Sequence[str]) -> str:
+    """What `indivisible` found as one message with the way out."""
+    return "; ".join(errors) + ". Choose a mesh whose axes divide these sizes."
+
+
+def check_length(length: int, count: int) -> None:
+    """Raises ValueError for rows that `balanced_order` can't cut for `count` devices."""
+    if count > 1 and length % (2 * count):
+        raise ValueError(
+            f"train.seq_len, or a bucket below it, is {length}: must be a multiple of "
+            f"{2 * count}, twice mesh context={count}. Change one of them."
+        )

@@ -39,6 +39,7 @@ FLOORS = {
     "config": 0,
     "goodput": 0,
     "growing": 0,
+    "hosts": 0,
     "heartbeats": 0,
     "jsonl": 0,
     "metrics": 0,

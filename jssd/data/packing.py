@@ -8,6 +8,7 @@ of 65,536 tokens does not make short answers pay for it.
 """
 
 import bisect
+import math
 from typing import Any
 
 import numpy as np
@@ -65,12 +66,15 @@ def check_cut(global_batch_size: int, grad_accum: int, shard_count: int) -> None
     of the mesh."""
     parts = grad_accum * shard_count
     if global_batch_size % parts:
+        ways = math.gcd(global_batch_size // grad_accum, shard_count)
+        fewer = "a smaller train.grad_accum, " if grad_accum > 1 else ""
         raise ValueError(
             f"train.global_batch_size={global_batch_size} must be a multiple of {parts}: "
             f"train.grad_accum={grad_accum} micro-batches, each split {shard_count} ways over "
             "mesh data*fsdp*expert. Set "
-            f"train.global_batch_size={-(-global_batch_size // parts) * parts}, a smaller "
-            "train.grad_accum, or a mesh with more on tensor or context."
+            f"train.global_batch_size={-(-global_batch_size // parts) * parts}, {fewer}or a mesh "
+            f"that splits rows {ways} ways and has {shard_count // ways} times as much on context "
+            "or tensor (the notes in configs/ have tables of meshes)."
         )
 
 

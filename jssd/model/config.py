@@ -78,6 +78,18 @@ _DEFAULTS = {
 }
 
 
+def split_sizes(cfg: ModelConfig) -> dict[str, tuple[int, str]]:
+    """The sizes that a mesh must divide, by name: (the number, the logical axis it lies on)."""
+    experts = {"num_experts": (cfg.num_experts, "experts")} if cfg.is_moe else {}
+    return {
+        "num_heads": (cfg.num_heads, "heads"),
+        "num_kv_heads": (cfg.num_kv_heads, "kv_heads"),
+        "mlp_dim": (cfg.mlp_dim, "mlp"),
+        "embed_dim": (cfg.embed_dim, "embed"),
+        **experts,
+    }
+
+
 def from_hf(hf: dict) -> ModelConfig:
     """Reads a `config.json` dict.
 

@@ -19,7 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from jssd.model import attention, layers, moe
 from jssd.model.blocks import INIT_STD, Attend, Block
-from jssd.model.config import ModelConfig
+from jssd.model.config import ModelConfig, split_sizes
 from jssd.sharding import (
     check_divisible,
     gather,
@@ -74,16 +74,7 @@ def abstract_params(cfg: ModelConfig, dtype=jnp.float32) -> Params:
     Raises:
       ValueError: the mesh in force does not divide heads, widths or experts.
     """
-    experts = {"num_experts": (cfg.num_experts, "experts")} if cfg.is_moe else {}
-    check_divisible(
-        {
-            "num_heads": (cfg.num_heads, "heads"),
-            "num_kv_heads": (cfg.num_kv_heads, "kv_heads"),
-            "mlp_dim": (cfg.mlp_dim, "mlp"),
-            "embed_dim": (cfg.embed_dim, "embed"),
-            **experts,
-        }
-    )
+    check_divisible(split_sizes(cfg))
 
     def leaf(shape: tuple[int, ...], *axes: str) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding(*axes))

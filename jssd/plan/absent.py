@@ -3,8 +3,10 @@
 Only a worker process comes here (`plan/worker.py`): the compilers are loaded into it.
 """
 
+import contextlib
 import importlib.util
 import os
+from collections.abc import Iterator
 
 from jssd.plan.hardware import Hardware
 
@@ -16,6 +18,8 @@ ENVIRONMENT = {
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_MIN_LOG_LEVEL": "3",
 }
+# Of the images that hosts of GPUs start from, and what JAX 0.10 asks for.
+_CUDNN = (9, 10, 0)
 _NEEDS = {
     "tpu": ("libtpu", "libtpu"),
     "cuda": ("jax_plugins.xla_cuda13", "jax-cuda13-plugin jax-cuda13-pjrt"),
@@ -67,6 +71,26 @@ def devices(hardware: Hardware) -> list:
     return list(described.devices)
 
 
+@contextlib.contextmanager
+def libraries(hardware: Hardware) -> Iterator[None]:
+    """Within it programs are traced as where the hardware's libraries are; after it as before."""
+    if hardware.chip.platform != "cuda":
+        yield
+        return
+    from jax._src.cudnn import fused_attention_stablehlo as fused
+
+    # JAX asks the cuDNN of this machine for its version before it traces its attention, and a
+    # machine that only compiles has none. XLA is told the same one by `_target`, and compiles the
+    # call into the program without loading it.
+    asked = fused.check_cudnn_version
+    major, minor, patch = _CUDNN
+    fused.check_cudnn_version = lambda: 10000 * major + 100 * minor + patch
+    try:
+        yield
+    finally:
+        fused.check_cudnn_version = asked
+
+
 def _target(hardware: Hardware) -> str:
     """What XLA asks about a GPU, as the text of its GpuTargetConfigProto."""
     chip = hardware.chip
@@ -88,8 +112,8 @@ gpu_device_info {{
   thread_dim_limit_x: 1024 thread_dim_limit_y: 1024 thread_dim_limit_z: 64
   block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
   driver_version: "13.0.0" runtime_version: "13.0.0" compile_time_toolkit_version: "13.0.0"
-  dnn_version: "9.10.0"
+  dnn_version: "{".".join(map(str, _CUDNN))}"
 }}
 platform_name: "CUDA" device_description_str: "{chip.kind}"
-dnn_version_info {{ major: 9 minor: 10 }} runtime_version {{ major: 13 }}
+dnn_version_info {{ major: {_CUDNN[0]} minor: {_CUDNN[1]} }} runtime_version {{ major: 13 }}
 """

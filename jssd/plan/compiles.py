@@ -19,7 +19,10 @@ from jssd.plan import complaints
 from jssd.plan.hardware import Hardware
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
-_SOURCES = ("model", "sampling", "train", "plan", "sharding.py", "data/examples.py")
+_SOURCES = (
+    "model", "sampling", "train", "plan", "hosts.py", "sharding.py", "data/examples.py",
+    "data/packing.py",
+)  # fmt: skip
 # What of the config decides each program, besides the model and the mesh.
 _SECTIONS = {
     "train": ("train",),

@@ -11,6 +11,9 @@ from jssd.train import flops
 
 ASSUMPTIONS = (
     "training rows are full: one sample a row, every token a response token",
+    "a train step is compiled as one program: its last micro-batch and the update. A run has one "
+    "for each, and the gradients wait between them beside the state, as they do inside this one",
+    "gradients are float32 as large as what is trained; a micro-batch's own, until added, are rest",
     "training memory traffic: the state once in and out, weights three times a micro-batch, the "
     "input of each layer in and out, gradients summed",
     "a decode step reads all weights and a full cache once",

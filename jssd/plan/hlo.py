@@ -83,6 +83,16 @@ class Program:
         self.untold = []
         return [one for one in self._walk(self._entry, 1, "") if one.bytes]
 
+    def custom_calls(self) -> list[str]:
+        """What the program calls that its compiler did not make: libraries and kernels."""
+        found = (
+            re.search(r'custom_call_target="([^"]+)"', one.rest)
+            for computation in self._computations.values()
+            for one in computation
+            if one.opcode == "custom-call"
+        )
+        return sorted({match[1] for match in found if match})
+
     def _walk(self, name: str, times: int, where: str) -> Iterator[Collective]:
         """Those of a computation that runs `times` times, called from `where`."""
         types = {one.name: one.type for one in self._computations[name]}

@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jssd import sharding
+from jssd import hosts, sharding
 from jssd.config import Config
-from jssd.data import examples, packing
+from jssd.data import examples
 from jssd.model import blockwise, grouped, lora, moe, transformer
 from jssd.model.config import ModelConfig
+from jssd.plan import fit
 from jssd.sampling.engine import Engine
 from jssd.train import step
 from jssd.train.optimizer import make_optimizer
@@ -31,10 +32,12 @@ class Program:
       mesh: size of each axis of its mesh, in the order of its devices.
       devices: its devices, in that order.
       bytes: of its arguments on one device, by what they are.
+      inside: likewise of what it makes and holds at its peak, where that is known.
       repeat: how often a step runs it; its FLOPs and bytes are to be multiplied.
       turns: by named scope, bound of the loops whose number of turns depends on data.
       traced: for counting FLOPs; None where it is not known.
       plain: the same without recomputation in the backward pass.
+      note: a line to tell, or nothing.
       extra: of training with adapters: `frozen`, bytes of the weights beside them. Of decode:
         `slots`, `groups`, the parts they are split into, and `slot_bytes`, the cache of one slot at
         full length, averaged over the groups.
@@ -44,11 +47,13 @@ class Program:
     mesh: dict[str, int]
     devices: list
     bytes: dict[str, float]
+    inside: dict[str, float] = dataclasses.field(default_factory=dict)
     repeat: int = 1
     turns: dict[str, int] = dataclasses.field(default_factory=dict)
     traced: Any = None
     plain: Any = None
     extra: dict[str, float] = dataclasses.field(default_factory=dict)
+    note: str = ""
 
 
 def train(config: Config, cfg: ModelConfig, devices: list) -> Program:
@@ -58,6 +63,7 @@ def train(config: Config, cfg: ModelConfig, devices: list) -> Program:
       ValueError: a mesh that divides neither the devices, the model nor the batch.
     """
     mesh = sharding.make_mesh(config.mesh, devices)
+    fit.check(config, cfg, mesh, ["sft"])
     optimizer = make_optimizer(config.train)
     compute = jnp.dtype(config.model.compute_dtype) if config.model.compute_dtype else None
     with jax.set_mesh(mesh):
@@ -88,6 +94,9 @@ def train(config: Config, cfg: ModelConfig, devices: list) -> Program:
             plain = trace(dataclasses.replace(config.train, remat="none"))
     shards = sharding.parts(mesh, "batch", "seq")
     tokens = config.train.global_batch_size // config.train.grad_accum * config.train.seq_len
+    # The float32 sum of gradients comes with a micro-batch that others went before, or is made.
+    sums = {"gradients": device_bytes(state.params, itemsize=4)}
+    several = config.train.grad_accum > 1
     return Program(
         lowered,
         {axis: mesh.shape.get(axis, 1) for axis in sharding.MESH_AXES},
@@ -95,8 +104,10 @@ def train(config: Config, cfg: ModelConfig, devices: list) -> Program:
         {
             "params": device_bytes((state.params, base)),
             "optimizer": device_bytes((state.opt_state, state.step)),
+            **(sums if several else {}),
             "batch": device_bytes(micro),
         },
+        inside={} if several else sums,
         repeat=config.train.grad_accum,
         # The loss takes `loss_chunk` response tokens at a time: at most all of a shard's. Experts
         # take one round, and pairs of devices one block, unless the router is very uneven;
@@ -128,7 +139,6 @@ def abstract_micro_batch(
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """What a step adds up at once, on the mesh in force, as `examples.build_row` makes rows."""
     rows, accum = config.train.global_batch_size, config.train.grad_accum
-    packing.check_cut(rows, accum, sharding.parts(mesh, "batch"))
     none = np.zeros(0, np.int64)
     empty = examples.Examples(
         none, none, none, none, none, none, config.plan.support_ids,
@@ -171,7 +181,8 @@ def decode(config: Config, cfg: ModelConfig, dtype: str, devices: list, slots: i
     with jax.set_mesh(_decode_mesh(config, devices)):  # Says what the absent devices are.
         lowered = engine.lower_generate()
     # The outer loop is the steps: counted once, so that what is counted is one step.
-    return Program(lowered, *_place(engine, devices), held, extra=extra)
+    note = hosts.note(sharding.make_mesh(config.mesh, devices))
+    return Program(lowered, *_place(engine, devices), held, extra=extra, note=note)
 
 
 def cache_bytes(engine: Engine) -> float:
@@ -181,12 +192,13 @@ def cache_bytes(engine: Engine) -> float:
     return engine.num_pages * page * engine.cfg.num_layers / tensor
 
 
-def device_bytes(tree: Any) -> float:
-    """Bytes of abstract arrays on one device, without what the layout pads."""
+def device_bytes(tree: Any, itemsize: int = 0) -> float:
+    """Bytes of abstract arrays on one device, without what the layout pads; `itemsize` bytes a
+    number, or what the dtype takes."""
     return float(
         sum(
             math.prod(leaf.sharding.shard_shape(leaf.shape) if leaf.sharding else leaf.shape)
-            * leaf.dtype.itemsize
+            * (itemsize or leaf.dtype.itemsize)
             for leaf in jax.tree.leaves(tree)
         )
     )
@@ -199,7 +211,7 @@ def _platform(devices: list) -> str:
 def _decode_mesh(config: Config, devices: list) -> jax.sharding.Mesh:
     """Of the first host: each samples by itself."""
     training = sharding.make_mesh(config.mesh, devices)
-    return sharding.decode_mesh(training, host=devices[0].process_index)
+    return hosts.decode_mesh(training, host=devices[0].process_index)
 
 
 def _place(engine: Engine, devices: list) -> tuple[dict[str, int], list]:
@@ -212,8 +224,10 @@ def _engine(
     config: Config, cfg: ModelConfig, dtype: str, devices: list, slots: int, cache_tokens: int
 ) -> Engine:
     """The engine as `stages/drawing.py` makes it, over abstract weights."""
-    mesh = _decode_mesh(config, devices)
-    with jax.set_mesh(mesh):
+    settings = dataclasses.replace(config.engine, slots=slots, cache_tokens=cache_tokens)
+    config = dataclasses.replace(config, engine=settings)
+    fit.check(config, cfg, sharding.make_mesh(config.mesh, devices), ["sample"])
+    with jax.set_mesh(_decode_mesh(config, devices)):
         params = transformer.abstract_unstacked(cfg, jnp.dtype(dtype))
     compute = jnp.dtype(config.model.compute_dtype) if config.model.compute_dtype else None
     return Engine(

@@ -1,4 +1,5 @@
-"""Which mesh, and how small a slice: candidates in the order in which they are worth compiling.
+"""Which mesh, how many micro-batches, how small a slice: candidates in the order in which they are
+worth compiling.
 
 Meshes that cannot work (sizes that do not divide) or cannot fit (weights, optimizer and the inputs
 of layers alone are too large) are left out; the rest are ordered by an estimate of their step time.
@@ -22,58 +23,84 @@ _ALIKE = 0.05  # Estimates closer than this share are alike.
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A mesh, the least memory it takes (bytes of a device) and an estimate of its step time."""
+    """A mesh with so many micro-batches a step, the least memory it takes (bytes of a device) and
+    an estimate of its step time."""
 
     mesh: MeshConfig
+    grad_accum: int
     least: float
     seconds: float
 
 
+# A mesh and micro-batches that were compiled, and the result.
+Fitting = tuple[MeshConfig, int, dict[str, Any]]
+
+
 def candidates(config: Config, cfg: ModelConfig, hardware: Hardware) -> list[Candidate]:
-    """The meshes of `hardware` that may fit, the most promising first."""
+    """The meshes of `hardware` that may fit, the most promising first.
+
+    With few micro-batches before those with more, from the config's own on: each gathers the
+    weights again.
+    """
     found = []
-    for mesh in _meshes(hardware.num_devices):
-        if not possible(mesh, config, cfg, hardware):
+    meshes, batch = _meshes(hardware.num_devices), config.train.global_batch_size
+    for accum in range(config.train.grad_accum, batch + 1):
+        if batch % accum:
             continue
-        least = least_bytes(mesh, config, cfg)
-        if least <= hardware.memory:
-            found.append(Candidate(mesh, least, estimate(mesh, config, cfg, hardware)))
+        cut = accumulating(config, accum)
+        for mesh in meshes:
+            if not possible(mesh, cut, cfg, hardware):
+                continue
+            least = least_bytes(mesh, cut, cfg)
+            if least <= hardware.memory:
+                seconds = estimate(mesh, cut, cfg, hardware)
+                found.append(Candidate(mesh, accum, least, seconds))
 
     def rank(one: Candidate):
         # The estimate is rough: of those within a few percent, the one that takes least memory.
-        return round(math.log(one.seconds) / _ALIKE), _axes_in_use(one.mesh), one.least
+        rough = round(math.log(one.seconds) / _ALIKE)
+        return one.grad_accum, rough, _axes_in_use(one.mesh), one.least
 
     return sorted(found, key=rank)
+
+
+def accumulating(config: Config, grad_accum: int) -> Config:
+    """The config with so many micro-batches a step."""
+    return dataclasses.replace(
+        config, train=dataclasses.replace(config.train, grad_accum=grad_accum)
+    )
 
 
 def smallest(
     config: Config,
     cfg: ModelConfig,
     sizes: Sequence[Hardware],
-    compile_train: Callable[[Hardware, MeshConfig], dict[str, Any]],
-) -> tuple[Hardware, list[tuple[MeshConfig, dict[str, Any]]]] | None:
-    """The smallest of `sizes` on which a train step fits, and the compiled meshes that do.
+    compile_train: Callable[[Hardware, MeshConfig, int], dict[str, Any]],
+) -> tuple[Hardware, list[Fitting]] | None:
+    """The smallest of `sizes` on which a train step fits, and the compiled meshes that do, all with
+    the fewest micro-batches that do.
 
-    On each, up to `plan.tries` meshes are compiled. After one that is too large only those whose
-    lower bound is lower are. Returns None where nothing fits.
+    On each, up to `plan.tries` are compiled. After one that is too large only those whose lower
+    bound is lower are. Returns None where nothing fits.
 
     Args:
       config: the run.
       cfg: its model.
       sizes: smallest first.
-      compile_train: compiles the train step; returns a result of `plan/worker.py`.
+      compile_train: compiles the train step of a mesh with so many micro-batches; returns a result
+        of `plan/worker.py`.
     """
     for hardware in sizes:
         options, ceiling = candidates(config, cfg, hardware), math.inf
-        fitting: list[tuple[MeshConfig, dict[str, Any]]] = []
+        fitting: list[Fitting] = []
         for _ in range(config.plan.tries):
             options = [one for one in options if one.least < ceiling]
-            if not options:
+            if not options or (fitting and options[0].grad_accum > fitting[0][1]):
                 break
             best = options.pop(0)
-            result = compile_train(hardware, best.mesh)
+            result = compile_train(hardware, best.mesh, best.grad_accum)
             if "complaint" not in result:
-                fitting.append((best.mesh, result))
+                fitting.append((best.mesh, best.grad_accum, result))
             elif result["complaint"]["kind"] == "memory":
                 ceiling = best.least
         if fitting:
@@ -81,15 +108,17 @@ def smallest(
     return None
 
 
-def best(fitting: Sequence[tuple[MeshConfig, dict[str, Any]]]) -> MeshConfig:
-    """Of the meshes whose least bounds are alike, the one that is fastest with no overlap.
+def best(fitting: Sequence[Fitting]) -> tuple[MeshConfig, int]:
+    """Of those whose least bounds are alike, mesh and micro-batches of the one that is fastest with
+    no overlap.
 
     Args:
-      fitting: meshes and their results, with the `times` of `figures.train`.
+      fitting: of `smallest`, results with the `times` of `figures.train`.
     """
-    limit = min(result["times"]["bound"] for _, result in fitting) * (1 + _ALIKE)
-    alike = [one for one in fitting if one[1]["times"]["bound"] <= limit]
-    return min(alike, key=lambda one: one[1]["times"]["serial"])[0]
+    limit = min(result["times"]["bound"] for *_, result in fitting) * (1 + _ALIKE)
+    alike = [one for one in fitting if one[2]["times"]["bound"] <= limit]
+    mesh, grad_accum, _ = min(alike, key=lambda one: one[2]["times"]["serial"])
+    return mesh, grad_accum
 
 
 def possible(mesh: MeshConfig, config: Config, cfg: ModelConfig, hardware: Hardware) -> bool:

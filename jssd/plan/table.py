@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 _GIB = 2**30
-_HELD = ("params", "optimizer", "cache", "batch")
+_HELD = ("params", "optimizer", "gradients", "cache", "batch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +24,8 @@ def headline(plan: dict[str, Any]) -> str:
     mesh = " x ".join(f"{axis} {size}" for axis, size in sizes.items() if size != 1)
     layers = plan["layers"]
     depth = f", {layers['compiled']} of {layers['model']} layers" if layers["cut"] else ""
+    if plan.get("grad_accum", 1) > 1:
+        mesh = f"{mesh or 'of one device'}, grad_accum {plan['grad_accum']}"
     kinds = {result["complaint"]["kind"] for result in plan["programs"].values() if _bad(result)}
     verdict = "fits on" if not kinds else "does not fit on"
     verdict = verdict if kinds <= {"memory"} else "does not compile whole for"
@@ -44,14 +46,22 @@ def tables(plan: dict[str, Any]) -> list[Table]:
     if plan.get("search"):
         rows = [
             (
-                one["hardware"], _mesh(one["mesh"]), _fits(one),
+                one["hardware"], _mesh(one["mesh"]), str(one["grad_accum"]), _fits(one),
                 gib(one["memory"]["needed"]) if "memory" in one else "",
                 seconds(one["times"]["bound"]) if "times" in one else "",
                 seconds(one["times"]["serial"]) if "times" in one else "",
             )
             for one in plan["search"]
         ]  # fmt: skip
-        heads = ("hardware", "mesh", "fits", "needs GiB", "at least s/step", "no overlap")
+        heads = (
+            "hardware",
+            "mesh",
+            "grad_accum",
+            "fits",
+            "needs GiB",
+            "at least s/step",
+            "no overlap",
+        )
         made.append(Table("search, train step", heads, rows))
     return [table for table in made if table.rows]
 
@@ -63,14 +73,24 @@ def complaints(plan: dict[str, Any]) -> list[str]:
         if "complaint" in result:
             lines.append(f"{name}: {result['complaint']['text']}")
             if result["complaint"]["kind"] == "memory":
-                held = ", ".join(f"{what} {gib(size)}" for what, size in result["bytes"].items())
-                lines.append(f"{name}: arguments take, in GiB, {held}.")
+                if held := result.get("bytes", {}):
+                    parts = ", ".join(f"{what} {gib(size)}" for what, size in held.items())
+                    lines.append(f"{name}: of these are, in GiB, {parts}.")
                 lines += [
                     f"{name}: {gib(one['bytes'])} GiB is {one['dtype']}{one['shape']} of "
                     f"{one['where']}"
                     for one in result.get("largest", [])[:4]
                 ]
     return lines
+
+
+def notes(plan: dict[str, Any]) -> list[str]:
+    """What else is to be known of the programs, a line each."""
+    return [
+        f"{name}: {result['note']}."
+        for name, result in plan["programs"].items()
+        if result.get("note")
+    ]
 
 
 def gib(size: float) -> str:
@@ -110,6 +130,7 @@ def _memory(programs: dict[str, Any]) -> Table:
         "of",
         "params",
         "optimizer",
+        "gradients",
         "KV cache",
         "batch",
         "rest",

@@ -46,23 +46,26 @@ def compile_program(request: dict[str, Any]) -> dict[str, Any]:
     devices = absent.devices(target)
     name = request["program"]
     started = time.perf_counter()
-    if name == "train":
-        program = programs.train(config, cfg, devices)
-    elif name == "prefill":
-        program = programs.prefill(config, cfg, dtype, devices)
-    else:
-        program = programs.decode(config, cfg, dtype, devices, request["slots"])
+    with absent.libraries(target):
+        if name == "train":
+            program = programs.train(config, cfg, devices)
+        elif name == "prefill":
+            program = programs.prefill(config, cfg, dtype, devices)
+        else:
+            program = programs.decode(config, cfg, dtype, devices, request["slots"])
     result: dict[str, Any] = {
         "program": name,
         "mesh": program.mesh,
         "devices": len(program.devices),
-        "bytes": program.bytes,
+        "bytes": {**program.bytes, **program.inside},
         "params": architectures.num_params(cfg),
     }
     if program.traced is not None:
         result["flops"] = _train_flops(config, cfg, program)
         result["largest"] = jaxpr.largest(program.traced)
     result |= program.extra
+    if program.note:
+        result["note"] = program.note
     result["lower_seconds"] = round(time.perf_counter() - started, 1)
     started = time.perf_counter()
     try:
@@ -74,7 +77,7 @@ def compile_program(request: dict[str, Any]) -> dict[str, Any]:
             "memory": {"needed": complaint.wanted, "available": target.memory, "fits": False},
         }
     result["compile_seconds"] = round(time.perf_counter() - started, 1)
-    result["memory"] = _memory(compiled, target, program.bytes)
+    result["memory"] = _memory(compiled, target, program.bytes, program.inside)
     if not result["memory"]["fits"]:
         too_much = complaints.over(result["memory"]["needed"], target.memory)
         result["complaint"] = too_much.as_dict()
@@ -123,8 +126,11 @@ def _train_flops(config: Config, cfg, program: programs.Program) -> dict[str, An
     }
 
 
-def _memory(compiled, target: hardware.Hardware, held: dict[str, float]) -> dict[str, Any]:
-    """The compiler's figures, and what is left of them for activations and temporaries."""
+def _memory(
+    compiled, target: hardware.Hardware, held: dict[str, float], inside: dict[str, float]
+) -> dict[str, Any]:
+    """The compiler's figures, and what is left of them for activations and temporaries beside what
+    is held as arguments and what is made inside."""
     stats = compiled.memory_analysis()
     size = lambda name: float(getattr(stats, f"{name}_in_bytes", 0) or 0)
     # What a program does not read (the cache, during a prefill) lies beside it all the same.
@@ -147,7 +153,7 @@ def _memory(compiled, target: hardware.Hardware, held: dict[str, float]) -> dict
         "temporaries": size("temp_size"),
         "code": size("generated_code_size"),
         "live_at_peak": size("peak_memory"),
-        "activations": max(needed - sum(held.values()), 0.0),
+        "activations": max(needed - sum(held.values()) - sum(inside.values()), 0.0),
         "host": size("host_temp_size") + size("host_argument_size"),
     }
 
@@ -176,6 +182,7 @@ def _collectives(compiled, program: programs.Program, target) -> dict[str, Any]:
             for one in ranked
         ],
         "loops_assumed": sorted(set(text.untold)),
+        "custom_calls": text.custom_calls(),
         "seconds": {"links": inside, "network": between},
     }
 

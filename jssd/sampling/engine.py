@@ -12,7 +12,7 @@ draw comes out of the same program, and all samples of a prompt share one prefil
 Weights arrive unstacked (`transformer.unstack`). The cache is a pool of pages per layer
 (`sampling/pages.py`), lent to slots by the caller.
 
-On a mesh (`sharding.decode_mesh`) slots and pages are split over data and expert, each share of the
+On a mesh (`hosts.decode_mesh`) slots and pages are split over data and expert, each share of the
 slots with a pool of its own; experts are split over expert, heads, widths and vocabulary over
 tensor.
 """
@@ -48,7 +48,7 @@ class Engine:
 
     Args:
       params: unstacked weights (`transformer.unstack`), on one device or on a
-        `sharding.decode_mesh`.
+        `hosts.decode_mesh`.
       cfg: architecture.
       num_slots: completions decoded side by side.
       max_len: longest prompt plus completion, in tokens.

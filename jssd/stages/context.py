@@ -4,19 +4,20 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jssd import phases, places, sharding
+from jssd import hosts, phases, places
 from jssd.config import Config, digest, to_dict
 from jssd.data.answers import Answers
 from jssd.data.tokenizer import Tokenizer
 from jssd.metrics import Writer
 from jssd.model import transformer
 from jssd.model.config import ModelConfig
+from jssd.plan import architectures, fit
 from jssd.trackers import Trackers
 from jssd.weights import checksums, gguf, hf, hub
 
@@ -108,6 +109,21 @@ class Run:
         )
 
 
+def check(run: Run, stages: Sequence[str]) -> None:
+    """Refuses, before anything is loaded, a config that model and mesh can't hold (`plan.fit`), and
+    tells where hosts sample with fewer parts than training has."""
+    if not set(stages) & {*fit.TRAIN, *fit.DRAW}:
+        return
+    source = run.config.model
+    try:
+        cfg, _ = architectures.read(source)
+    except FileNotFoundError:  # A hub's model that is not here yet.
+        cfg, _ = architectures.read(dataclasses.replace(source, path=str(run.base_folder())))
+    fit.check(run.config, cfg, run.mesh, stages)
+    if (note := hosts.note(run.mesh)) and set(stages) & set(fit.DRAW) and not jax.process_index():
+        print(note, flush=True)
+
+
 def as_dtype(name: str):
     """The JAX dtype of a config value; None for ""."""
     return jnp.dtype(name) if name else None
@@ -116,7 +132,7 @@ def as_dtype(name: str):
 def for_decoding(
     params: transformer.Params, cfg: ModelConfig, mesh: jax.sharding.Mesh
 ) -> transformer.Params:
-    """Weights as the sampler wants them: unstacked, resharded once to `sharding.decode_mesh`.
+    """Weights as the sampler wants them: unstacked, resharded once to `hosts.decode_mesh`.
 
     On several hosts each gets a whole copy on its own devices, and samples without the others.
     """
@@ -128,13 +144,13 @@ def for_decoding(
 def for_scoring(
     params: transformer.Params, cfg: ModelConfig, mesh: jax.sharding.Mesh
 ) -> transformer.Params:
-    """Weights as the scorer wants them: stacked, on `sharding.decode_mesh` like `for_decoding`."""
+    """Weights as the scorer wants them: stacked, on `hosts.decode_mesh` like `for_decoding`."""
     return _to_decode_mesh(params, functools.partial(transformer.abstract_params, cfg), mesh)
 
 
 def _to_decode_mesh(params: Any, abstract: Callable[[], Any], mesh: jax.sharding.Mesh) -> Any:
-    everywhere = sharding.decode_mesh(mesh)
-    here = sharding.decode_mesh(mesh, jax.process_index())
+    everywhere = hosts.decode_mesh(mesh)
+    here = hosts.decode_mesh(mesh, jax.process_index())
     with jax.set_mesh(everywhere):
         like = abstract()
 

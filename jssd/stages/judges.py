@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jssd import phases, processes, sharding
+from jssd import hosts, phases, processes
 from jssd.config import Config
 from jssd.data import filters
 from jssd.data.answers import Answers
@@ -188,7 +188,7 @@ def _mean_logprobs(run: Run, writer: Writer, kept: Sequence[Sample]) -> list[flo
                 f"number {sample.sample} as another text. Use a model with the base's tokenizer."
             )
     writer.line(f"filter.proxy_model scores {len(kept)} completions by {path}")
-    mesh = sharding.decode_mesh(run.mesh)
+    mesh = hosts.decode_mesh(run.mesh)
     params = context.for_scoring(params, cfg, run.mesh)
     with jax.set_mesh(mesh):
         scores = Scorer(params, cfg, dtype=context.as_dtype(run.config.model.compute_dtype)).score(

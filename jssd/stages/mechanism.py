@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from jssd import growing, phases, places, sharding, survival
+from jssd import growing, hosts, phases, places, survival
 from jssd.analysis import locks_forks, panels
 from jssd.data import contexts
 from jssd.data.contexts import Context
@@ -81,7 +81,7 @@ def _measure(run: Run, sources: dict[str, Source], tokenizer: Tokenizer) -> None
                 Sampling(temperature, config.top_k, config.top_p)
                 for temperature in config.temperatures
             ],
-            mesh=sharding.decode_mesh(run.mesh),
+            mesh=hosts.decode_mesh(run.mesh),
             rows=ROWS,
             dtype=context.as_dtype(run.config.model.compute_dtype),
         )

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jssd.config import Config, to_dict
+from jssd.config import Config, MeshConfig, to_dict
 from jssd.model.config import ModelConfig
 from jssd.plan import absent, architectures, compiles, figures, hardware, search, table
 
@@ -56,10 +56,9 @@ class _Planner:
 
     def plan(self, target: hardware.Hardware) -> dict[str, Any]:
         """Everything `plan.json` holds."""
-        config = self.config
-        if config.plan.search:
+        if self.config.plan.search:
             target = self.search(target)
-        programs = {}
+        config, programs = self.config, {}
         for name in config.plan.programs:
             result = self.compile(target, name)
             if "complaint" not in result and name == "train":
@@ -76,6 +75,7 @@ class _Planner:
             "devices": target.num_devices,
             "memory": target.memory,
             "mesh": mesh or to_dict(config)["mesh"],
+            "grad_accum": config.train.grad_accum,
             "layers": {
                 "compiled": self.cfg.num_layers,
                 "model": whole,
@@ -89,30 +89,41 @@ class _Planner:
             "assumptions": list(figures.ASSUMPTIONS),
         }
 
-    def compile(self, target: hardware.Hardware, program: str, mesh=None, slots: int = 0):
+    def compile(
+        self,
+        target: hardware.Hardware,
+        program: str,
+        mesh: MeshConfig | None = None,
+        slots: int = 0,
+        config: Config | None = None,
+    ) -> dict[str, Any]:
         """One compile, told before it runs; nothing is told of one that is kept."""
-        mesh = mesh or self.mesh
+        mesh, config = mesh or self.mesh, config or self.config
         sizes = " ".join(f"{axis}={size}" for axis, size in vars(mesh).items() if size != 1)
         told = f"{program}{f' with {slots} slots' if slots else ''} for {target.name}"
         told += f", mesh {sizes}" if sizes else ", one device"
+        accum = config.train.grad_accum
+        told += f", grad_accum={accum}" if program == "train" and accum > 1 else ""
 
         def tell():
             print(f"compiling {told}", file=sys.stderr, flush=True)
 
         return compiles.compile_program(
-            self.folder / "compiles", self.config, self.cfg, target, program, mesh, slots, tell
+            self.folder / "compiles", config, self.cfg, target, program, mesh, slots, tell
         )
 
     def search(self, largest: hardware.Hardware) -> hardware.Hardware:
         """The smallest hardware up to `largest` on which training fits; sets the best mesh."""
 
-        def train(target, mesh):
-            result = self.compile(target, "train", mesh)
+        def train(target, mesh, grad_accum):
+            config = search.accumulating(self.config, grad_accum)
+            result = self.compile(target, "train", mesh, config=config)
             if "complaint" not in result:
-                result |= figures.train(result, self.config, self.cfg, target)
+                result |= figures.train(result, config, self.cfg, target)
             kept = ("memory", "times", "rates", "complaint")
             entry = {name: result[name] for name in kept if name in result}
-            self.searched.append({"hardware": target.name, "mesh": dict(vars(mesh)), **entry})
+            where = {"hardware": target.name, "mesh": dict(vars(mesh)), "grad_accum": grad_accum}
+            self.searched.append({**where, **entry})
             return result
 
         sizes = hardware.up_to(largest)
@@ -123,7 +134,8 @@ class _Planner:
                 + self._reasons(sizes)
             )
         target, fitting = found
-        self.mesh = search.best(fitting)
+        self.mesh, grad_accum = search.best(fitting)
+        self.config = search.accumulating(self.config, grad_accum)
         return target
 
     def _reasons(self, sizes: list[hardware.Hardware]) -> str:
@@ -135,6 +147,8 @@ class _Planner:
             last = self.searched[-1]
             sizes_of = [f"{axis} {size}" for axis, size in last["mesh"].items() if size != 1]
             mesh = " x ".join(sizes_of) or "one device"
+            if last["grad_accum"] > 1:
+                mesh += f", grad_accum {last['grad_accum']}"
             told = last["complaint"]["text"].rstrip(".")
             why += f"; on {last['hardware']} the last one ({mesh}): {told}"
         if untried:
@@ -142,9 +156,7 @@ class _Planner:
                 f"; on {', '.join(untried)} weights, optimizer and layers' inputs are too large in "
                 "every mesh that divides the batch and the model"
             )
-        return why + (
-            ". Name larger hardware, or change the batch, train.grad_accum, seq_len or remat."
-        )
+        return why + (". Name larger hardware, or change the batch, seq_len or remat.")
 
     def slots(self, target: hardware.Hardware, first: dict[str, Any]) -> dict[str, Any] | None:
         """How many slots fit: arithmetic from the first compile, then one that confirms it."""
@@ -182,7 +194,7 @@ def show(plan: dict[str, Any]) -> None:
     else:
         console, box = Console(width=160, color_system=None), None
     console.print(Text(table.headline(plan)))
-    for line in table.complaints(plan):
+    for line in (*table.complaints(plan), *table.notes(plan)):
         console.print(Text(line))
     for made in table.tables(plan):
         console.print()

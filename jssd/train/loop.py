@@ -188,7 +188,8 @@ class _Meter:
 
 def _report(metrics: dict[str, float], meter: _Meter) -> dict[str, float | None]:
     """The log line: the step's own numbers, then speeds since the last line."""
-    keys = ("loss", "kept_mass", "compression", "grad_norm", "learning_rate")
+    keys = ["loss", "kept_mass", "compression", "grad_norm", "learning_rate"]
+    keys += ["router_aux_loss"] if meter.cfg.is_moe else []
     counts = ("tokens", "response_tokens", "unsupported_tokens")
     return {**{key: metrics[key] for key in (*keys, *counts)}, **meter.take()}
 

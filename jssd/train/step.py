@@ -16,7 +16,14 @@ import optax
 from jssd.config import TrainConfig
 from jssd.model import lora, transformer
 from jssd.model.config import ModelConfig
-from jssd.sharding import balanced_order, batch_shards, check_divisible, parts, sharding
+from jssd.sharding import (
+    balanced_order,
+    batch_shards,
+    check_divisible,
+    check_length,
+    parts,
+    sharding,
+)
 from jssd.train.loss import LossSums, response_loss
 from jssd.train.optimizer import Optimizer, learning_rate_schedule
 
@@ -114,11 +121,7 @@ def _place_micro(micro: dict[str, np.ndarray], share: float) -> MicroBatch:
     rows = round(len(micro["inputs"]) * share)
     check_divisible({"rows of a micro-batch (global_batch_size/grad_accum)": (rows, "batch")})
     length, pieces = micro["inputs"].shape[1], parts(jax.sharding.get_abstract_mesh(), "seq")
-    if length % (2 * pieces) and pieces > 1:
-        raise ValueError(
-            f"train.seq_len, or a bucket below it, is {length}: must be a multiple of "
-            f"{2 * pieces}, twice mesh context={pieces}. Change one of them."
-        )
+    check_length(length, pieces)
     order = balanced_order(length, pieces) if pieces > 1 else slice(None)
 
     def place(array: np.ndarray) -> jax.Array:

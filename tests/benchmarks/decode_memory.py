@@ -29,7 +29,7 @@ def main(_) -> None:
     import jax.numpy as jnp
     import numpy as np
 
-    from jssd import sharding
+    from jssd import hosts, sharding
     from jssd.config import MeshConfig, ModelSource
     from jssd.model import transformer
     from jssd.plan import architectures, hardware
@@ -38,7 +38,7 @@ def main(_) -> None:
     cfg, _ = architectures.read(ModelSource("Qwen/Qwen3-4B-Instruct-2507"))
     devices = absent.devices(hardware.parse(_HARDWARE.value))
     training = sharding.make_mesh(MeshConfig(-1, 1, _TENSOR.value), devices)
-    mesh = sharding.decode_mesh(training)
+    mesh = hosts.decode_mesh(training)
     with jax.set_mesh(mesh):
         params = transformer.abstract_unstacked(cfg, jnp.bfloat16)
     engine = Engine(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jssd import sharding
+from jssd import hosts, sharding
 from jssd.config import MeshConfig
 from jssd.model import transformer
 from jssd.model.config import ModelConfig, Rope
@@ -183,13 +183,13 @@ def test_the_pieces_of_a_row_are_shared_out_evenly():
 
 def test_the_decode_mesh_keeps_devices_and_folds_all_but_tensor_and_expert_into_data():
     mesh = _mesh(2, 2, 2)
-    decode = sharding.decode_mesh(mesh)
+    decode = hosts.decode_mesh(mesh)
     assert dict(decode.shape) == {"data": 4, "expert": 1, "tensor": 2}
     assert decode.devices.ravel().tolist() == mesh.devices.ravel().tolist()
     with jax.set_mesh(decode):
         assert sharding.spec("batch", "embed") is None
     mesh = _mesh(1, 1, 2, 2, 2)  # Tensor, expert, context.
-    decode = sharding.decode_mesh(mesh)
+    decode = hosts.decode_mesh(mesh)
     assert dict(decode.shape) == {"data": 2, "expert": 2, "tensor": 2}
     assert decode.devices[1, 0, 1] == mesh.devices[1, 0, 1]
     with jax.set_mesh(decode):
@@ -201,24 +201,42 @@ def test_the_decode_mesh_keeps_devices_and_folds_all_but_tensor_and_expert_into_
 def test_each_host_decodes_with_its_own_devices_however_training_spreads_expert():
     mesh = _devices_of_hosts(_mesh(1, 1, 1, 4, 2), per_host=4)
     assert {device.process_index for device in mesh.devices[:, 0]} == {0, 1}
-    everywhere = sharding.decode_mesh(mesh)
+    everywhere = hosts.decode_mesh(mesh)
     assert dict(everywhere.shape) == {"data": 2, "expert": 4, "tensor": 1}
     for host in (0, 1):
-        own = sharding.decode_mesh(mesh, host)
+        own = hosts.decode_mesh(mesh, host)
         assert dict(own.shape) == {"data": 1, "expert": 4, "tensor": 1}
         # As they lie for all: weights go there, and each host keeps its part.
         assert own.devices.ravel().tolist() == everywhere.devices[host].ravel().tolist()
         assert {device.process_index for device in own.devices.flat} == {host}
-    both = sharding.decode_mesh(_devices_of_hosts(_mesh(1, 1, 2, 2, 2), per_host=4), 1)
+    both = hosts.decode_mesh(_devices_of_hosts(_mesh(1, 1, 2, 2, 2), per_host=4), 1)
     assert dict(both.shape) == {"data": 1, "expert": 2, "tensor": 2}
 
 
-@pytest.mark.parametrize(("sizes", "told"), [((1, 1, 1, 8), (8, 1)), ((1, 1, 4, 2), (2, 4))])
-def test_a_host_too_small_for_expert_and_tensor_is_refused(sizes, told):
-    mesh = _devices_of_hosts(_mesh(*sizes), per_host=4)
-    message = rf"expert={told[0]} times mesh.tensor={told[1]} must divide the 4 devices of a host"
+@pytest.mark.parametrize(
+    ("sizes", "per_host", "expert"),
+    [
+        ((1, 1, 1, 8), 4, 4),  # Training splits experts over two hosts, a host over its devices.
+        ((1, 1, 4, 2), 4, 1),  # Tensor fills a host.
+        ((1, 1, 2, 4), 4, 2),
+        ((1, 1, 1, 8), 2, 2),
+    ],
+)
+def test_a_host_takes_of_expert_what_its_devices_leave(sizes, per_host, expert):
+    mesh = _devices_of_hosts(_mesh(*sizes), per_host)
+    own = hosts.decode_mesh(mesh, 1)
+    assert own.shape["expert"] == expert == hosts.expert_size(mesh)
+    assert own.shape["tensor"] == sizes[2] and own.size == per_host
+    assert {device.process_index for device in own.devices.flat} == {1}
+    assert f"over {expert} devices, not over mesh.expert={sizes[3]}" in hosts.note(mesh)
+    assert hosts.note(_mesh(*sizes)) == ""  # One host has all that training has.
+
+
+def test_a_host_too_small_for_tensor_is_refused():
+    mesh = _devices_of_hosts(_mesh(1, 1, 8), per_host=4)
+    message = r"mesh.tensor=8 must divide the 4 devices of a host.*Set mesh.tensor=4"
     with pytest.raises(ValueError, match=message):
-        sharding.decode_mesh(mesh, 0)
+        hosts.decode_mesh(mesh, 0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -74,8 +74,8 @@ def test_what_cannot_hold_the_optimizer_is_not_a_candidate(config, cfg):
 def test_the_search_stops_at_the_smallest_and_skips_what_is_larger_than_what_failed(config, cfg):
     asked = []
 
-    def compile_train(target, mesh):
-        asked.append((target.name, mesh))
+    def compile_train(target, mesh, grad_accum):
+        asked.append((target.name, mesh, grad_accum))
         if target.num_devices < 8:
             return {"complaint": {"kind": "memory", "text": ""}}
         return {}
@@ -85,23 +85,26 @@ def test_the_search_stops_at_the_smallest_and_skips_what_is_larger_than_what_fai
     assert found is not None
     target, fitting = found
     assert target.name == "v5p-16" and len(fitting) <= config.plan.tries
-    failed = [mesh for name, mesh in asked if name == "v5p-8"]
-    least = [search.least_bytes(mesh, config, cfg) for mesh in failed]
+    assert {accum for name, _, accum in asked if name == "v5p-16"} == {1}
+    failed = [(mesh, accum) for name, mesh, accum in asked if name == "v5p-8"]
+    least = [
+        search.least_bytes(mesh, search.accumulating(config, accum), cfg) for mesh, accum in failed
+    ]
     assert least == sorted(least, reverse=True) and len(set(least)) == len(least)
 
 
 def test_of_meshes_alike_in_their_bound_the_best_needs_no_overlap():
     times = lambda bound, serial: {"times": {"bound": bound, "serial": serial}}
     fitting = [
-        (MeshConfig(tensor=4), times(1.00, 1.30)),
-        (MeshConfig(fsdp=4), times(1.02, 1.10)),
-        (MeshConfig(data=4), times(1.20, 1.00)),  # Bound by something else, and slower for it.
+        (MeshConfig(tensor=4), 2, times(1.00, 1.30)),
+        (MeshConfig(fsdp=4), 2, times(1.02, 1.10)),
+        (MeshConfig(data=4), 2, times(1.20, 1.00)),  # Bound by something else, and slower for it.
     ]
-    assert search.best(fitting) == MeshConfig(fsdp=4)
+    assert search.best(fitting) == (MeshConfig(fsdp=4), 2)
 
 
 def test_nothing_fits(config, cfg):
-    refuse = lambda target, mesh: {"complaint": {"kind": "memory", "text": ""}}
+    refuse = lambda target, mesh, accum: {"complaint": {"kind": "memory", "text": ""}}
     assert search.smallest(config, cfg, [hardware.parse("v5p-8")], refuse) is None
 
 
@@ -111,3 +114,28 @@ def test_bfloat16_weights_keep_a_float32_master(config, cfg):
     config.train.param_dtype = "bfloat16"
     narrow = search.least_bytes(mesh, config, cfg)
     assert narrow - wide == architectures.num_params(cfg) * 2 / 8  # 2 + 4 bytes instead of 4.
+
+
+def test_a_search_cuts_the_batch_until_a_slice_holds_it():
+    """The 30B with its preset's 32 rows of 65,536 tokens, which v5p-16 holds in eight parts."""
+    source = ModelSource("Qwen/Qwen3-30B-A3B-Instruct-2507", compute_dtype="bfloat16")
+    config = Config(model=source, train=TrainConfig(packing="none"), mesh=MeshConfig(expert=8))
+    cfg, asked = architectures.read(source)[0], []
+
+    def compile_train(target, mesh, grad_accum):
+        asked.append((target.name, grad_accum))
+        tokens = 32 * 65536 / grad_accum / target.num_devices
+        # As compiled: 90.5 GiB with 32,768 tokens on a device.
+        return {} if tokens <= 32768 else {"complaint": {"kind": "memory", "text": ""}}
+
+    sizes = hardware.up_to(hardware.parse("v5p-64"))
+    found = search.smallest(config, cfg, sizes, compile_train)
+    assert found is not None
+    target, fitting = found
+    assert target.name == "v5p-16" and {accum for _, accum, _ in fitting} == {8}
+    # Fewest first, and none of those that were found too large by arithmetic.
+    assert [accum for _, accum in asked] == sorted(accum for _, accum in asked)
+    assert len(asked) <= config.plan.tries and ("v5p-16", 1) not in asked
+    config.train.grad_accum = 16  # What the config says is the least.
+    found = search.smallest(config, cfg, sizes, compile_train)
+    assert found is not None and {accum for _, accum, _ in found[1]} == {16}

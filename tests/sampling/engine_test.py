@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jssd import sharding
+from jssd import hosts, sharding
 from jssd.config import MeshConfig
 from jssd.model import transformer
 from jssd.sampling import generate
@@ -303,9 +303,33 @@ def test_a_mixture_of_experts_gives_the_tokens_of_one_device(sizes):
         placed = jax.device_put(params, where)
     params = context.for_decoding(placed, MOE, mesh)
     down = params["blocks"][0]["moe"]["down"]
-    split = sharding.decode_mesh(mesh).shape
+    split = hosts.decode_mesh(mesh).shape
     assert down.addressable_shards[0].data.size == down.size // split["expert"] // split["tensor"]
     found = _run(Engine(params, MOE, num_slots=8, **settings), requests)
+    assert _tokens(found) == _tokens(wanted)
+
+
+def test_hosts_smaller_than_expert_give_the_tokens_of_one_device(monkeypatch):
+    cfg = dataclasses.replace(MOE, num_experts=8)
+    params = conftest.loud_params(cfg, seed=0, factor=8)
+    settings: dict[str, Any] = {"max_len": 40, **SMALL}
+    requests = _mix()
+    wanted = _run(Engine(transformer.unstack(params), cfg, num_slots=4, **settings), requests)
+    mesh = sharding.make_mesh(MeshConfig(expert=8))
+    with jax.set_mesh(mesh):
+        where = jax.tree.map(lambda leaf: leaf.sharding, transformer.abstract_params(cfg))
+        placed = jax.device_put(params, where)
+    assert placed["blocks"]["moe"]["down"].addressable_shards[0].data.shape[1] == 1
+    # Two hosts of four devices; this one gets its own copy, as on a pod.
+    devices = list(mesh.devices.flat)
+    monkeypatch.setattr(hosts, "_by_host", lambda mesh: {0: devices[:4], 1: devices[4:]})
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    own = context.for_decoding(placed, cfg, mesh)
+    monkeypatch.undo()
+    down = own["blocks"][0]["moe"]["down"]
+    assert down.sharding.device_set == set(devices[:4])
+    assert down.addressable_shards[0].data.shape[0] == 2  # Of eight experts on four devices.
+    found = _run(Engine(own, cfg, num_slots=8, **settings), requests)
     assert _tokens(found) == _tokens(wanted)
 
 

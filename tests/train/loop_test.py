@@ -1,7 +1,9 @@
 """The loop: what it logs and saves, how it stops, and that a resumed run is the same run."""
 
+import dataclasses
 import json
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +86,24 @@ def test_logs_every_other_and_the_last_step_with_the_same_keys(toy, tmp_path, ca
     assert wanted <= set(entries[0])
     # A CPU has no peak on file: its speed, and no share of a peak.
     assert "gflops_per_device" in entries[0] and "mfu" not in entries[0]
+
+
+def test_a_mixture_logs_the_loss_of_its_router(toy, tmp_path):
+    experts = {"family": "qwen3_moe", "num_experts": 4, "experts_per_token": 2, "mlp_dim": 8}
+    config = toy.train_config(num_steps=2)  # router_aux_loss is 0: not trained on, but logged.
+    for name, changes in (("dense", {}), ("moe", experts)):
+        cfg = dataclasses.replace(toy.cfg, **changes)
+        params = transformer.init_params(cfg, jax.random.key(0))
+        chain = optimizer.make_optimizer(config)
+        state, train_step = (
+            step.init_state(params, chain), step.make_train_step(cfg, chain, config),
+        )  # fmt: skip
+        types_toy = types.SimpleNamespace(cfg=cfg, Batches=toy.Batches)
+        _train(types_toy, tmp_path / name, state=state, train_step=train_step, num_steps=2)
+    assert all("router_aux_loss" not in entry for entry in read_scalars(tmp_path / "dense"))
+    logged = [entry["router_aux_loss"] for entry in read_scalars(tmp_path / "moe")]
+    # Two of four experts a token: 2 where they are chosen evenly, 4 where always the same.
+    assert len(logged) == 2 and all(1.9 < value < 4 for value in logged)
 
 
 def test_speeds_leave_out_the_step_that_compiles(toy, tmp_path):

@@ -33,6 +33,8 @@ def _params(cfg):
     ("sizes", "kind"),
     [
         ((1, 1, 1), "tied"),
+        ((8, 1, 1), "untied"),  # Data alone,
+        ((1, 1, 2), "tied"),  # and tensor alone: as many as there are heads of keys.
         ((1, 8, 1), "untied"),
         ((1, 4, 2), "tied"),
         ((2, 2, 2), "untied"),

@@ -1,0 +1,86 @@
+"""Every architecture of the presets, one layer deep, compiled for each kind of chip that its note
+has a mesh for: with that mesh, that chip's attention, and gradients that are never summed whole.
+
+Rows are cut to 4,096 tokens: a compile's time follows the program, not its sizes, and so each is
+seconds. The notes' own figures are of full depth and 65,536 tokens.
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+
+import pytest
+
+from jssd.config import MeshConfig
+from jssd.plan import absent, architectures, compiles, hardware
+from launch import render
+from tests.configs_test import load
+
+ROOT = pathlib.Path(__file__).parents[2]
+PRESETS = ("qwen3_4b_instruct", "llama31_8b_instruct", "qwen3_30b_a3b_instruct")
+MODELS = ("v5e", "v5p", "v6e", "tpu7x", "b200")
+CASES = [(preset, model) for preset in PRESETS for model in MODELS]
+
+
+def _case(preset, model):
+    """The preset cut short, with the mesh of its note for the smallest slice of a kind of chip."""
+    path = ROOT / "configs" / f"{preset}.py"
+    row = render.smallest(render.plan_rows(path), model)
+    assert row is not None, f"{path} has no row for {model}."
+    sizes = {name: int(size) for name, size in re.findall(r"([a-z_]+) (\d+)", row["mesh"])}
+    config, _ = load(path)
+    accum = sizes.pop("accum", 0) or sizes.pop("grad_accum", 1)
+    config.mesh = MeshConfig(**sizes)
+    config.train = dataclasses.replace(
+        config.train, grad_accum=accum, seq_len=4096, loss_chunk=1024
+    )
+    config.sampling.max_new_tokens, config.plan.prompt_tokens = 3072, 1024
+    config.plan.layers, config.plan.optimization = 1, "O1"
+    return config, hardware.parse(row["hardware"])
+
+
+def _compile(config, target, program, folder):
+    try:
+        absent.check_compiler(target)
+    except ValueError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
+    cfg, _ = architectures.read(config.model, config.plan.layers)
+    return compiles.compile_program(folder, config, cfg, target, program)
+
+
+@pytest.mark.parametrize(("preset", "model"), CASES)
+def test_a_step_of_one_layer(preset, model, tmp_path):
+    config, target = _case(preset, model)
+    result = _compile(config, target, "train", tmp_path)
+    assert "complaint" not in result, result["complaint"]["text"]
+    assert result["memory"]["fits"] and result["devices"] == target.num_devices
+    kernels, calls = " ".join(result["flops"]["kernels"]), " ".join(result["custom_calls"])
+    if target.chip.platform == "tpu":
+        assert "splash" in kernels and "tpu_custom_call" in calls
+        return
+    assert "dot_product_attention" in kernels and "fmhaSoftmaxBackward" in calls
+    # Weights' gradients leave as reduce-scatters. Summed whole are those of norms, kilobytes.
+    cfg, _ = architectures.read(config.model, 1)
+    smallest = 4 * cfg.embed_dim * (cfg.num_experts or cfg.num_kv_heads * cfg.head_dim)
+    sent = {
+        kind: sum(kinds.get(kind, 0) for kinds in result["collectives"].values())
+        for kind in ("all-reduce", "reduce-scatter")
+    }
+    assert sent["all-reduce"] < smallest < sent["reduce-scatter"], sent
+
+
+@pytest.mark.parametrize(
+    ("preset", "model", "call"),
+    [("qwen3_30b_a3b_instruct", "v5p", "tpu_custom_call"), ("qwen3_4b_instruct", "b200", "triton")],
+)
+def test_decoding_of_one_layer(preset, model, call, tmp_path):
+    config, target = _case(preset, model)
+    result = _compile(config, target, "decode", tmp_path)
+    assert "complaint" not in result, result["complaint"]["text"]
+    assert result["memory"]["fits"]
+    assert any(call in name for name in result["custom_calls"]), result["custom_calls"]
+    if model == "v5p":  # Four devices on a host.
+        assert result["mesh"] == {"data": 1, "expert": 4, "tensor": 1}
