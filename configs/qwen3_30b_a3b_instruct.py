@@ -31,7 +31,9 @@ and links at full speed, no forecast):
     v6e-64         expert 8 context 8, accum 4      13.8 of 31.3    6.3
     tpu7x-4x4x4    fsdp 4 expert 8 context 4        12.8 of 94.8    2.5
 
-Decoding on b200x8: 208 completions of 62,464 tokens side by side, or 1,720 of 7,808.
+Decoding on b200x8: 208 completions of 62,464 tokens side by side, or 1,720 of 7,808. On a host of
+four v5p (any slice; expert 4 of the preset's 8): 52, or 440; of four v6e: 8, or 76. These by
+arithmetic from one compiled layer: 16.4 GiB of weights on each device, 5.72 GiB a long completion.
 
 v5e has no ragged all-to-all; there each pair of devices exchanges blocks of one size.
 

@@ -1,5 +1,6 @@
 """One compile: a worker process, and its result kept by the digest of all that decides it."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -8,11 +9,12 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
-from jssd import places
+from jssd import phases, places
 from jssd.config import Config, MeshConfig, digest, to_dict
 from jssd.model.config import ModelConfig
 from jssd.plan import complaints
@@ -23,6 +25,7 @@ _SOURCES = (
     "model", "sampling", "train", "plan", "hosts.py", "sharding.py", "data/examples.py",
     "data/packing.py",
 )  # fmt: skip
+_BEAT = 10.0  # Seconds between two signs of life of a compile.
 # What of the config decides each program, besides the model and the mesh.
 _SECTIONS = {
     "train": ("train",),
@@ -108,16 +111,24 @@ def _run(request: dict[str, Any], config: Config) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         asked, told = pathlib.Path(scratch, "request.json"), pathlib.Path(scratch, "result.json")
         asked.write_text(json.dumps(request), encoding="utf-8")
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "jssd.plan.worker", str(asked), str(told)],
-                capture_output=True, text=True, errors="replace", env=environment,
-                timeout=config.plan.timeout,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
+        command = [sys.executable, "-m", "jssd.plan.worker", str(asked), str(told)]
+        until, last_words = time.monotonic() + config.plan.timeout, None
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            errors="replace", env=environment,
+        ) as worker:  # fmt: skip
+            try:
+                while last_words is None and (left := until - time.monotonic()) > 0:
+                    # A compile has a limit of its own, plan.timeout: it is no hang to the watchdog.
+                    phases.beat()
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        _, last_words = worker.communicate(timeout=min(left, _BEAT))
+            finally:
+                worker.kill()
+        if last_words is None:
             return {"complaint": complaints.timed_out(config.plan.timeout).as_dict()}
         if not told.exists():
-            return {"complaint": complaints.died(done.returncode, done.stderr).as_dict()}
+            return {"complaint": complaints.died(worker.returncode, last_words).as_dict()}
         return json.loads(told.read_text(encoding="utf-8"))
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -172,6 +173,21 @@ def test_a_worker_that_dies_is_a_complaint_and_is_tried_again(config, tmp_path, 
     made = plan.run(config, tmp_path)
     assert made["programs"]["train"]["complaint"]["kind"] == "crash"
     assert not list((tmp_path / "plan").glob("compiles/*"))
+
+
+def test_a_compile_is_no_hang_and_ends_at_its_own_limit(config, tmp_path, monkeypatch):
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    beats = []
+    monkeypatch.setattr(sys, "executable", str(slow))
+    monkeypatch.setattr(compiles, "_BEAT", 0.1)
+    monkeypatch.setattr(compiles.phases, "beat", lambda: beats.append(0))
+    config.plan.timeout = 1.0
+    started = time.monotonic()
+    result = compiles._run({}, config)
+    assert result["complaint"]["kind"] == "timeout" and len(beats) > 2
+    assert time.monotonic() - started < 30
 
 
 def _installed(module):
