@@ -32,8 +32,9 @@ and links at full speed, no forecast):
     tpu7x-4x4x4    fsdp 4 expert 8 context 4        12.8 of 94.8    2.5
 
 Decoding on b200x8: 208 completions of 62,464 tokens side by side, or 1,720 of 7,808. On a host of
-four v5p (any slice; expert 4 of the preset's 8): 52, or 440; of four v6e: 8, or 76. These by
-arithmetic from one compiled layer: 16.4 GiB of weights on each device, 5.72 GiB a long completion.
+v5p-64, four chips, which split experts over four instead of the preset's 8: 48 compiled at full
+depth (86.0 of 95.7 GiB, O1), so 52 by arithmetic, or 396 of 7,808; on one of v6e, likewise, 8 or
+72. A chip holds 16.4 GiB of weights there, and 5.72 GiB a long completion.
 
 v5e has no ragged all-to-all; there each pair of devices exchanges blocks of one size.
 

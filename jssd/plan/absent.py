@@ -4,11 +4,14 @@ Only a worker process comes here (`plan/worker.py`): the compilers are loaded in
 """
 
 import contextlib
+import functools
 import importlib.util
 import os
 from collections.abc import Iterator
 
-from jssd.plan.hardware import Hardware
+import numpy as np
+
+from jssd.plan.hardware import CHIPS, Hardware
 
 # Before JAX is imported: no look for a real TPU, and several processes may hold libtpu at once.
 ENVIRONMENT = {
@@ -69,6 +72,30 @@ def devices(hardware: Hardware) -> list:
         reason = str(error).removeprefix("INVALID_ARGUMENT: ").splitlines()[0]
         raise ValueError(f"hardware={hardware.name!r} is refused by libtpu: {reason}") from None
     return list(described.devices)
+
+
+def alone(devices: np.ndarray) -> np.ndarray:
+    """The devices of one host as those of a slice of that size, where they are not the first of
+    theirs: libtpu numbers what it compiles for from 0, as a host that works by itself does."""
+    first = devices.flat[0]
+    if first.platform != "tpu" or {one.id for one in devices.flat} == set(range(devices.size)):
+        return devices
+    model = next(name for name, chip in CHIPS.items() if chip.kind == first.device_kind)
+    place = lambda one: (*one.coords, one.core_on_chip)
+    places = np.array([place(one) for one in devices.flat])
+    low, sides = places.min(axis=0), np.ptp(places[:, :-1], axis=0) + 1
+    dimensions = 2 if model in ("v5e", "v6e") else 3
+    shape = "x".join(map(str, sides[:dimensions]))
+    own = {place(one): one for one in _slice(f"{model}:{shape}")}
+    take = lambda one: own[tuple(int(x) for x in place(one) - low)]
+    return np.vectorize(take, otypes=[object])(devices)
+
+
+@functools.cache  # The same devices each time, or arrays and mesh would lie on different ones.
+def _slice(name: str) -> list:
+    from jax.experimental import topologies
+
+    return list(topologies.get_topology_desc(name, platform="tpu").devices)
 
 
 @contextlib.contextmanager

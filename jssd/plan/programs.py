@@ -17,7 +17,7 @@ from jssd.config import Config
 from jssd.data import examples
 from jssd.model import blockwise, grouped, lora, moe, transformer
 from jssd.model.config import ModelConfig
-from jssd.plan import fit
+from jssd.plan import absent, fit
 from jssd.sampling.engine import Engine
 from jssd.train import step
 from jssd.train.optimizer import make_optimizer
@@ -211,7 +211,9 @@ def _platform(devices: list) -> str:
 def _decode_mesh(config: Config, devices: list) -> jax.sharding.Mesh:
     """Of the first host: each samples by itself."""
     training = sharding.make_mesh(config.mesh, devices)
-    return hosts.decode_mesh(training, host=devices[0].process_index)
+    mesh = hosts.decode_mesh(training, host=devices[0].process_index)
+    own = absent.alone(mesh.devices)
+    return jax.sharding.Mesh(own, mesh.axis_names, axis_types=mesh.axis_types)
 
 
 def _place(engine: Engine, devices: list) -> tuple[dict[str, int], list]:
