@@ -81,14 +81,13 @@ def alone(devices: np.ndarray) -> np.ndarray:
     if first.platform != "tpu" or {one.id for one in devices.flat} == set(range(devices.size)):
         return devices
     model = next(name for name, chip in CHIPS.items() if chip.kind == first.device_kind)
-    place = lambda one: (*one.coords, one.core_on_chip)
-    places = np.array([place(one) for one in devices.flat])
-    low, sides = places.min(axis=0), np.ptp(places[:, :-1], axis=0) + 1
+    place = lambda one, low=(0, 0, 0): (*np.subtract(one.coords, low).tolist(), one.core_on_chip)
+    places = np.array([one.coords for one in devices.flat])
+    low, sides = places.min(axis=0), np.ptp(places, axis=0) + 1
     dimensions = 2 if model in ("v5e", "v6e") else 3
     shape = "x".join(map(str, sides[:dimensions]))
     own = {place(one): one for one in _slice(f"{model}:{shape}")}
-    take = lambda one: own[tuple(int(x) for x in place(one) - low)]
-    return np.vectorize(take, otypes=[object])(devices)
+    return np.vectorize(lambda one: own[place(one, low)], otypes=[object])(devices)
 
 
 @functools.cache  # The same devices each time, or arrays and mesh would lie on different ones.
