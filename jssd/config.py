@@ -49,6 +49,7 @@ class PromptsConfig:
     # "tasks:train", a .jsonl or .parquet path, or "hf:owner/dataset[/config]" (extra `hub`).
     source: str = ""
     split: str = "train"  # Split of an "hf:" source.
+    revision: str = "main"  # Commit, tag or branch of an "hf:" source.
     question_field: str = "question"  # Column that holds the problem statement.
     # Column with starter code; blank or missing makes it a stdin problem.
     starter_code_field: str = "starter_code"

@@ -106,6 +106,11 @@ def validate(config: Config, stages: Sequence[str] = ()) -> None:
         "must be '', 'float32', 'bfloat16' or 'int8'",
     )
     rule(config.prompts.limit >= 0, "prompts.limit", "must be 0 (all) or more")
+    rule(
+        config.prompts.revision == "main" or config.prompts.source.startswith("hf:"),
+        "prompts.revision",
+        "only means something for an hf: source: leave it 'main'",
+    )
     rule(config.prompts.repeat >= 1, "prompts.repeat", "must be at least 1")
     errors.extend(law_errors("sampling", config.sampling))
     errors.extend(law_errors("export", config.export))

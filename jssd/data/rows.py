@@ -67,7 +67,9 @@ def _hub_rows(source: str, config: PromptsConfig) -> Iterator[tuple[str, dict[st
             f"prompts.source={source!r} must be 'hf:owner/name' or 'hf:owner/name/config'."
         )
     try:
-        table = datasets.load_dataset("/".join(parts[:2]), *parts[2:], split=config.split)
+        table = datasets.load_dataset(
+            "/".join(parts[:2]), *parts[2:], split=config.split, revision=config.revision
+        )
     except Exception as error:  # The library lets through errors of a dozen packages.
         raise ValueError(
             f"prompts.source={source} split {config.split!r} can't be loaded: "

@@ -45,8 +45,20 @@ class Run:
     within: pathlib.Path | None = None  # Work directory of the run this one is a part of.
 
     def base_folder(self) -> pathlib.Path:
-        """The base model as a Hugging Face folder; a .gguf file becomes one in `base/`."""
-        return self.folder_of(self.config.model.path, "base", self.config.model.revision)
+        """The base model as a Hugging Face folder; a .gguf file becomes one in `base/`.
+
+        Of a hub's model the commit is kept in `model.json`: a branch that moves on under way does
+        not change what later stages read.
+        """
+        model = self.config.model
+        asked = {"path": model.path, "revision": model.revision}
+        file = (self.within or self.workdir) / "model.json"
+        kept = read_json(file) if file.exists() else {}
+        known = kept["commit"] if {**kept, **asked} == kept else ""
+        folder = self.folder_of(model.path, "base", known or model.revision)
+        if (commit := hub.commit(folder)) and not known:
+            write_json(file, asked | {"commit": commit})
+        return folder
 
     def folder_of(self, path: str, name: str, revision: str = "main") -> pathlib.Path:
         """Any model that a user names, likewise; a .gguf file becomes `name/`."""

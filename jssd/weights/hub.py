@@ -53,6 +53,7 @@ def resolve(path: str, revision: str = "main") -> pathlib.Path:
             f"{path} does not exist, and is not a hub id of the form owner/name."
         )
     import huggingface_hub  # Late: only hub ids need it.
+    from huggingface_hub import constants
 
     try:
         folder = huggingface_hub.snapshot_download(
@@ -61,6 +62,12 @@ def resolve(path: str, revision: str = "main") -> pathlib.Path:
     except (
         Exception
     ) as error:  # Anything from a missing repository to no network; the way out is the same.
+        if constants.HF_HUB_OFFLINE:
+            raise FileNotFoundError(
+                f"{path} (revision {revision}) is not in the hub's cache of this machine, and "
+                "HF_HUB_OFFLINE=1 keeps jssd from fetching it. Unset that, or download the folder "
+                "by other means and name it."
+            ) from None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(
             f"{path} (revision {revision}) is neither a local path nor could it be fetched from "
@@ -68,3 +75,8 @@ def resolve(path: str, revision: str = "main") -> pathlib.Path:
             "Check the name and the network, or download the folder by other means and name it."
         ) from None
     return pathlib.Path(folder)
+
+
+def commit(folder: pathlib.Path) -> str:
+    """The commit that a folder of the hub's cache is of; "" for any other folder."""
+    return folder.name if folder.parent.name == "snapshots" else ""

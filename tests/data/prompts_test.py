@@ -114,9 +114,9 @@ def test_hub_source_passes_name_config_and_split(monkeypatch):
         return FakeTable([{"question": "A", "answer": "x"}])
 
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
-    config = PromptsConfig(source="hf:owner/name/part", split="test")
+    config = PromptsConfig(source="hf:owner/name/part", split="test", revision="abc123")
     assert prompts.read(config) == [Problem("0", "A")]
-    assert calls == [(("owner/name", "part"), {"split": "test"})]
+    assert calls == [(("owner/name", "part"), {"split": "test", "revision": "abc123"})]
 
 
 def test_hub_offline_is_one_clear_line(monkeypatch):

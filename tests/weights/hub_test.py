@@ -1,10 +1,16 @@
 """Tests of what a model's name resolves to."""
 
 import fnmatch
+import json
+import os
+import subprocess
+import sys
 
 import huggingface_hub
 import pytest
 
+from jssd.config import Config, ModelSource
+from jssd.stages.context import Run
 from jssd.weights import hub
 
 
@@ -54,3 +60,40 @@ def test_without_a_network_the_error_is_one_line(monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"owner/name .*no route to host") as error:
         hub.resolve("owner/name")
     assert "\n" not in str(error.value)
+
+
+def test_offline_what_is_not_in_the_cache_is_one_clear_line_and_what_is_there_is_read(tmp_path):
+    program = "from jssd.weights import hub; print(hub.resolve('owner/name'))"
+    env = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    ask = lambda: subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True
+    )
+    last = ask().stderr.strip().splitlines()[-1]
+    assert "owner/name (revision main) is not in the hub's cache" in last
+    assert "HF_HUB_OFFLINE=1" in last
+    model = tmp_path / "hub/models--owner--name"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs/main").write_text("a" * 40)
+    (model / "snapshots" / ("a" * 40)).mkdir(parents=True)
+    (model / "snapshots" / ("a" * 40) / "config.json").write_text("{}")
+    assert ask().stdout.strip() == str(model / "snapshots" / ("a" * 40))
+
+
+def test_a_run_stays_with_the_commit_it_began_with(tmp_path, monkeypatch):
+    branch = {"main": "1" * 40}
+
+    def snapshot_download(repo_id, *, revision, allow_patterns):
+        folder = tmp_path / "snapshots" / branch.get(revision, revision)
+        folder.mkdir(parents=True, exist_ok=True)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    run = Run(Config(model=ModelSource(path="owner/name")), tmp_path / "run", mesh=None)  # pyright: ignore
+    began = run.base_folder()
+    assert json.loads((tmp_path / "run/model.json").read_text()) == {
+        "path": "owner/name", "revision": "main", "commit": "1" * 40
+    }  # fmt: skip
+    branch["main"] = "2" * 40
+    assert run.base_folder() == began
+    other = Run(Config(model=ModelSource(path="owner/name")), tmp_path / "later", mesh=None)  # pyright: ignore
+    assert other.base_folder().name == "2" * 40
