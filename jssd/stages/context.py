@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jssd import hosts, phases, places
 from jssd.config import Config, digest, to_dict
+from jssd.data import samples
 from jssd.data.answers import Answers
 from jssd.data.tokenizer import Tokenizer
 from jssd.metrics import Writer
@@ -77,6 +78,13 @@ class Run:
         if not places.is_whole(folder):
             raise FileNotFoundError(f"{folder} does not exist or is not whole.")
         return places.fetch(folder, on_files=phases.beat)
+
+    def verify_samples(self) -> None:
+        """Raises ValueError when `samples/` is not as its manifest says. Sample files from
+        elsewhere may come without one."""
+        manifest = self.workdir / "samples" / samples.MANIFEST
+        if manifest.exists():
+            samples.verify(manifest.parent, read_json(manifest)["parts"])
 
     def tokenizer(self) -> Tokenizer:
         """The base model's tokenizer."""

@@ -155,6 +155,8 @@ def _models(
 def _contexts(run: Run, tokenizer: Tokenizer) -> list[Context]:
     config = run.config.mechanism
     where = config.contexts or run.workdir / "samples"
+    if not config.contexts:
+        run.verify_samples()
     answers = None if config.contexts else run.answers()
     found = contexts.read(where, tokenizer, config.template, answers)
     chosen = [found[i] for i in spread(len(found), config.limit or len(found))]

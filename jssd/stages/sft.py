@@ -49,9 +49,7 @@ def _run(run: Run, train_step: TrainStep | None) -> TrainStep:
         else:
             cfg, params = run.load(run.base_folder(), "float32")  # The optimizer rounds them.
         _check_origin(drawn, name, config.train.allow_foreign_samples)
-        manifest = run.workdir / "samples" / samples.MANIFEST
-        if manifest.exists():  # Sample files from elsewhere may come without.
-            samples.verify(manifest.parent, context.read_json(manifest)["parts"])
+        run.verify_samples()
         batches = _batches(run, drawn, writer)
 
         optimizer = make_optimizer(config.train)

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from jssd import places, processes
 from jssd.config import LoraConfig
 from jssd.model.config import ModelConfig
-from jssd.weights import hf, names
+from jssd.weights import checksums, hf, names
 from jssd.weights.files import write_json
 
 CONFIG_FILE = "adapter_config.json"
@@ -54,6 +54,7 @@ def save(
             for pattern in ("LICENSE*", "NOTICE*"):
                 for path in source_folder.glob(pattern):
                     shutil.copy(path, scratch / path.name)
+            checksums.write(scratch)
     processes.wait_for_all(f"exported {folder}")
 
 

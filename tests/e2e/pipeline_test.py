@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 
+import pytest
 from safetensors.numpy import load_file
 
 from tests import formats
@@ -47,6 +48,19 @@ def test_a_finished_run_is_left_alone(straight, tiny):
     before = conftest.outputs(straight)
     assert conftest.cli(tiny, straight).returncode == 0
     assert conftest.outputs(straight) == before
+
+
+@pytest.mark.parametrize("stage", ["sft", "mechanism"])
+def test_a_flipped_byte_of_the_samples_is_named(straight, tiny, tmp_path, stage):
+    workdir = tmp_path / "run"
+    shutil.copytree(straight, workdir)
+    part = workdir / "samples" / "part-00000.jsonl"
+    data = part.read_bytes()
+    at = data.index(b'"text":"') + len(b'"text":"')
+    part.write_bytes(data[:at] + (b"A" if data[at : at + 1] != b"A" else b"B") + data[at:])
+    done = conftest.cli(tiny, workdir, f"--stages={stage}")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "part-00000.jsonl changed since sampling ended" in done.stderr
 
 
 def test_a_flipped_byte_of_an_export_is_named(straight, tiny, tmp_path):
