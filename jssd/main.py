@@ -235,15 +235,15 @@ def _run_once(config: Config, workdir: pathlib.Path, stages: list[str]) -> None:
         return
     trackers.check(config.trackers)
     run = context.Run(config, workdir, sharding.make_mesh(config.mesh))
+    if {"evaluate", "sweep"} & set(stages):
+        evaluate.check(run)
+    if {"sft", "sweep"} & set(stages):
+        judges.check(run)
     if config.model.path.endswith(".gguf"):  # One process converts it, and the others find it.
         if survival.rank() == 0:
             run.base_folder()
         processes.wait_for_all("the base model is converted")
     context.check(run, stages)
-    if {"evaluate", "sweep"} & set(stages):
-        evaluate.check(run)
-    if {"sft", "sweep"} & set(stages):
-        judges.check(run)
     with phases.ledger(_home(config, workdir) if survival.rank() == 0 else None):
         for stage in stages:
             survival.check_alone()
