@@ -155,7 +155,8 @@ def test_a_job_that_beats_on_another_host_is_in_the_way(bucket, inputs):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=conftest.cpu_devices(),
     ) as second:  # fmt: skip
         while second.poll() is None:
-            heartbeats.write(workdir, entry | {"time": time.time()})
+            beat = json.dumps(entry | {"time": time.time()})
+            heartbeats.path(workdir, 0).write_text(beat)
             time.sleep(0.2)
         assert second.stderr is not None
         said = second.stderr.read()
