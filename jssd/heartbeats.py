@@ -90,10 +90,10 @@ def is_anothers(folder: pathlib.Path, rank: int) -> bool:
         return False
     if entry["host"] != socket.gethostname():
         return True
-    return entry["pid"] != os.getpid() and _lives(entry["pid"])
+    return entry["pid"] != os.getpid() and lives(entry["pid"])
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
     """Whether there is such a process on this host."""
     try:
         os.kill(pid, 0)

@@ -76,11 +76,7 @@ def _is_gone(entry: dict, workdir: pathlib.Path) -> bool:
         return False
     if not places.is_remote(workdir) or _is_own(entry):
         return True
-    try:
-        os.kill(entry["pid"], 0)
-    except OSError:
-        return True
-    return False
+    return not heartbeats.lives(entry["pid"])
 
 
 def _heartbeat(workdir: pathlib.Path) -> dict | None:
