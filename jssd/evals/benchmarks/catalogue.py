@@ -20,7 +20,16 @@ class Benchmark:
 
 
 def check(config: EvalConfig) -> None:
-    """Raises FileNotFoundError or ValueError now when a benchmark's files are not there."""
+    """Raises FileNotFoundError or ValueError now when a benchmark's files are not there.
+
+    `config.data` that no benchmark is read from is a ValueError too.
+    """
+    if config.data and set(config.benchmarks) <= {*benchmarks.SPLITS, *LIVECODEBENCH}:
+        raise ValueError(
+            f"evaluate.data={config.data!r} is read by no benchmark of evaluate.benchmarks="
+            f"{tuple(config.benchmarks)!r}: they come with jssd or from "
+            "evaluate.livecodebench.path. Name one of its files, or leave it ''."
+        )
     for name in config.benchmarks:
         if name in LIVECODEBENCH:
             livecodebench.locate(config.livecodebench.path)

@@ -132,3 +132,9 @@ def test_missing_file_is_one_line(tmp_path):
             files.find(folder, "mbpp")
         with pytest.raises(FileNotFoundError):
             catalogue.check(EvalConfig(benchmarks=("mbpp",), data=folder))
+
+
+def test_a_folder_that_nothing_is_read_from_is_refused(tmp_path):
+    config = EvalConfig(benchmarks=("functions", "livecodebench"), data=str(tmp_path))
+    with pytest.raises(ValueError, match=r"data=.* is read by no benchmark .*'functions'"):
+        catalogue.check(config)
