@@ -2,7 +2,8 @@
 
 | devices  | few rows (at most `visit_cost`)       | more rows                                    |
 |----------|---------------------------------------|----------------------------------------------|
-| TPU      | `jax.lax.ragged_dot`, a grouped kernel of XLA                                       |
+| TPU      | `jax.lax.ragged_dot`, a grouped kernel of XLA; gradients of the weights by `tgmm`,   |
+|          | a grouped kernel that ships in JAX: XLA multiplies all rows with every expert there  |
 | GPU, CPU | `jax.lax.ragged_dot`: XLA multiplies  | a loop over tiles of rows of one expert, with |
 |          | all rows with every expert            | gradients by hand                             |
 
@@ -84,9 +85,53 @@ def turns(num_rows: float, window: int, num_experts: int, platform: str) -> int:
 
 
 def _ragged(rows_MD, counts_I, gate_IDF, up_IDF, down_IFD):
-    gate_MF = jax.lax.ragged_dot(rows_MD, gate_IDF, counts_I)
-    up_MF = jax.lax.ragged_dot(rows_MD, up_IDF, counts_I)
-    return jax.lax.ragged_dot(swiglu(gate_MF, up_MF), down_IFD, counts_I)
+    dot = _grouped_dot if platform() == "tpu" else jax.lax.ragged_dot
+    gate_MF, up_MF = dot(rows_MD, gate_IDF, counts_I), dot(rows_MD, up_IDF, counts_I)
+    return dot(swiglu(gate_MF, up_MF), down_IFD, counts_I)
+
+
+@jax.custom_vjp
+def _grouped_dot(rows_MX, weights_IXY, counts_I):
+    """`jax.lax.ragged_dot` with the gradients of the weights by a kernel: [M, Y].
+
+    libtpu 0.0.42 has a grouped kernel for this and for the gradients of the rows. Those of the
+    weights it makes a product of all rows with every expert: 16 experts, 16 times the work."""
+    return jax.lax.ragged_dot(rows_MX, weights_IXY, counts_I)
+
+
+def _grouped_dot_backward(args, dout_MY):
+    rows_MX, weights_IXY, counts_I = args
+    back = jax.linear_transpose(lambda x: jax.lax.ragged_dot(x, weights_IXY, counts_I), rows_MX)
+    return *back(dout_MY), outer_products(rows_MX, dout_MY, counts_I, weights_IXY.dtype), None
+
+
+_grouped_dot.defvjp(lambda *args: (_grouped_dot(*args), args), _grouped_dot_backward)
+
+
+def outer_products(rows_MX, dout_MY, counts_I, dtype) -> jax.Array:
+    """Of each expert, the sum over its rows of their outer products: [I, X, Y], added in float32.
+
+    JAX's Pallas kernel for TPUs; elsewhere it is interpreted, for tests."""
+    # Not before it is needed: it loads what only TPUs have.
+    from jax.experimental.pallas.ops.tpu.megablox.gmm import tgmm
+
+    M, X = rows_MX.shape
+    tile = min(512, -(-M // 16) * 16)
+    pad = ((0, -M % tile), (0, 0))
+    # Tiles that leave room in 16 MiB of vector memory for two of each side and three of the result.
+    wide = 1024 if rows_MX.dtype.itemsize < 4 else 512
+    tiling = tile, _side(X, 512), _side(dout_MY.shape[1], wide)
+    return tgmm(
+        jnp.pad(rows_MX, pad).T, jnp.pad(dout_MY, pad), counts_I, dtype, tiling,
+        interpret=platform() != "tpu",
+    )  # fmt: skip
+
+
+def _side(size: int, most: int) -> int:
+    """The largest multiple of 128 up to `most` that divides `size`; `most` where there is none."""
+    if size <= most:
+        return size
+    return next((side for side in range(most, 0, -128) if size % side == 0), most)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

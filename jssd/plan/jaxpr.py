@@ -201,6 +201,8 @@ def _kernel(eqn: Any, times: float, shards: int, work: Work) -> None:
         _count(_open(eqn.params["jaxpr"]), 1, 1, {}, inside)
         grid = [side for side in eqn.params["grid_mapping"].grid if isinstance(side, int)]
         flops = inside.flops * math.prod(grid)
+        if len(grid) < len(eqn.params["grid_mapping"].grid):  # As many turns as data say.
+            flops = float(getattr(eqn.params.get("cost_estimate"), "flops", 0))
         if "splash" in name:
             # Blocks above the diagonal are in the grid and are skipped; those on it are whole. The
             # grid is (keys, heads, queries) for gradients of keys, else (heads, queries, keys).

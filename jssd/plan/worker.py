@@ -77,11 +77,26 @@ def compile_program(request: dict[str, Any]) -> dict[str, Any]:
             "memory": {"needed": complaint.wanted, "available": target.memory, "fits": False},
         }
     result["compile_seconds"] = round(time.perf_counter() - started, 1)
+    result["compiler_flops"] = float((compiled.cost_analysis() or {}).get("flops", 0.0))
+    if "flops" in result:
+        result |= _expanded(result, program.repeat)
     result["memory"] = _memory(compiled, target, program.bytes, program.inside)
     if not result["memory"]["fits"]:
         too_much = complaints.over(result["memory"]["needed"], target.memory)
         result["complaint"] = too_much.as_dict()
     return result | _collectives(compiled, program, target)
+
+
+def _expanded(result: dict[str, Any], repeat: int) -> dict[str, Any]:
+    """A note where the compiler does more than what is written, as where it has no kernel for a
+    product of few rows and takes all. Its own account, which counts a loop's turn once, shows it
+    in a program of few layers at least."""
+    written = result["flops"]["device"] / repeat
+    if result["compiler_flops"] < 1.1 * written:
+        return {}
+    times = result["compiler_flops"] / written
+    told = f"the compiled program does {times:.1f} times the FLOPs that are written, or more"
+    return {"note": f"{result['note']}. {told}" if "note" in result else told}
 
 
 def config_of(request: dict[str, Any]) -> Config:

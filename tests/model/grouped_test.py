@@ -109,6 +109,58 @@ def test_gradients_by_hand_are_those_of_jax(monkeypatch, tile):
     _assert_close(grouped.gradients(dout_MD, *args), vjp(dout_MD), 1e-5)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS)
+def test_gradients_of_a_product_on_tpus_are_those_of_ragged_dot(counts, dtype):
+    rows_MD, counts_I, gate_IDF, *_ = _inputs(counts, dtype)
+    dout_MF = jnp.cos(jnp.arange(40.0 * F)).reshape(40, F).astype(dtype)
+    ours, vjp = jax.vjp(lambda *args: grouped._grouped_dot(*args, counts_I), rows_MD, gate_IDF)
+    wanted, wanted_vjp = jax.vjp(
+        lambda *args: jax.lax.ragged_dot(*args, counts_I), rows_MD, gate_IDF
+    )
+    np.testing.assert_array_equal(ours, wanted)
+    exact = 1e-6 if dtype == np.float32 else 0.01
+    drows, dweights = vjp(dout_MF)
+    wanted_drows, wanted_dweights = wanted_vjp(dout_MF)
+    assert (drows.dtype, dweights.dtype) == (dtype, dtype)
+    here = _is_row(counts_I)
+    _assert_close(
+        (jnp.where(here, drows, 0), dweights), (jnp.where(here, wanted_drows, 0), wanted_dweights),
+        exact,
+    )  # fmt: skip
+
+
+def test_groups_of_several_tiles_on_tpus():
+    # Three tiles of 512 rows; the last is padded, and groups end within tiles.
+    rng = np.random.default_rng(0)
+    rows_MD, dout_MF = (jnp.asarray(rng.normal(size=(1100, n)), jnp.float32) for n in (D, F))
+    counts = (700, 0, 324, 50)
+    ours = grouped.outer_products(rows_MD, dout_MF, jnp.asarray(counts, jnp.int32), jnp.float32)
+    ends = np.cumsum(counts)
+    wanted = [
+        rows_MD[end - count : end].T @ dout_MF[end - count : end]
+        for end, count in zip(ends, counts, strict=True)
+    ]
+    np.testing.assert_allclose(ours, wanted, atol=1e-3)
+
+
+def test_rows_of_nobody_may_be_anything_on_tpus():
+    rows_MD, counts_I, *_ = _inputs(COUNTS["spare_rows"])
+    dout_MF = jnp.ones((40, F))
+    clean = grouped.outer_products(rows_MD, dout_MF, counts_I, jnp.float32)
+    rows_MD = jnp.where(_is_row(counts_I), rows_MD, jnp.nan)
+    dirty = grouped.outer_products(rows_MD, dout_MF, counts_I, jnp.float32)
+    np.testing.assert_array_equal(clean, dirty)
+
+
+@pytest.mark.parametrize(
+    ("size", "most", "wanted"),
+    [(768, 512, 384), (2048, 512, 512), (768, 1024, 768), (1000, 512, 512)],
+)
+def test_sides_of_tiles_divide_where_they_can(size, most, wanted):
+    assert grouped._side(size, most) == wanted
+
+
 @pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS)
 def test_an_expert_is_visited_once_a_tile_and_not_at_all_without_rows(counts):
     def visit(carry, expert, tile):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from jssd.model import grouped
 from jssd.plan import jaxpr
 
 LAYERS, D, F, T = 12, 64, 256, 32
@@ -109,6 +110,13 @@ def test_splash_attention_counts_the_blocks_down_to_the_diagonal(fused):
     work = jaxpr.count(jax.jit(grads).trace(x, x, x))
     matmuls = sum(work.kernels.values()) / (2 * N * block * block * H * 10)  # 4 + 3 + 2 + 1.
     assert matmuls == (7 if fused else 9) and not work.unread  # Backward: 5, or 3 and 4.
+
+
+def test_a_kernel_of_as_many_turns_as_data_say_counts_what_it_says_of_itself():
+    counts = jnp.array([30, 34], jnp.int32)
+    call = lambda rows, dout: grouped.outer_products(rows, dout, counts, jnp.float32)
+    work = jaxpr.count(jax.jit(call).trace(jnp.ones((64, 8)), jnp.ones((64, 6))))
+    assert work.flops == 2 * 64 * 8 * 6 and not work.unread
 
 
 def test_the_largest_arrays_are_those_of_one_device():
