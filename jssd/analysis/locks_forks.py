@@ -197,12 +197,7 @@ def _view(logits_CV: jax.Array, kept_CV: jax.Array, token_C: jax.Array, laws_L: 
     logprob_CV = jax.nn.log_softmax(logits_CV, axis=1)
     outside_CV = jnp.where(kept_CV, REMOVED, logprob_CV)
     head_CV = jax.nn.log_softmax(jnp.where(kept_CV, logits_CV, REMOVED), axis=1)
-
-    def under(law: Law):
-        law_C = jax.tree.map(lambda x: jnp.broadcast_to(x, token_C.shape), law)
-        return draw.measure(logits_CV, law_C, token_C)
-
-    measured = jax.lax.map(under, laws_L)
+    measured = draw.measure(logits_CV, laws_L, token_C)
     top_logprobs_CR, top_ids_CR = jax.lax.top_k(logprob_CV, min(RANKS, logprob_CV.shape[1]))
     return View(
         entropy=_entropy(logprob_CV),

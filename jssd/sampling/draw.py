@@ -93,19 +93,30 @@ def draw(
 
 
 def measure(
-    logits_BV: jax.Array, law: Law, token_B: jax.Array, num_candidates: int = NUM_CANDIDATES
+    logits_BV: jax.Array, laws_L: Law, token_B: jax.Array, num_candidates: int = NUM_CANDIDATES
 ) -> Measured:
-    """What the law does to each row, and to one given token of it.
+    """What each law does to each row, and to one given token of it: arrays [L, B].
 
     Args:
       logits_BV: logits of the untruncated model.
-      law: settings per row.
+      laws_L: settings, one law an entry, for all rows.
       token_B: int32, one token id per row.
       num_candidates: static; as for `draw`.
     """
+    # No temperature changes which tokens are the likeliest: looked for once.
+    likeliest = truncate.likeliest(logits_BV, num_candidates)
+
+    def under(law: Law) -> Measured:
+        law_B = jax.tree.map(lambda x: jnp.broadcast_to(x, token_B.shape), law)
+        return _under_one(logits_BV, law_B, token_B, likeliest)
+
+    return jax.lax.map(under, laws_L)
+
+
+def _under_one(logits_BV, law: Law, token_B, likeliest: tuple[jax.Array, jax.Array]) -> Measured:
     V = logits_BV.shape[1]
     tempered_BV = truncate.temper(logits_BV, law)
-    found = truncate.find(tempered_BV, law, num_candidates)
+    found = truncate.settle(tempered_BV, *truncate.temper_likeliest(*likeliest, law), law, V)
     whole_B = truncate.untruncated(law, V)
     share_BC = jnp.exp(found.sorted_BC - found.sorted_BC[:, :1]) / found.weight_B[:, None]
     few = (
@@ -114,10 +125,12 @@ def measure(
         (found.kept_BC & (found.ids_BC == token_B[:, None])).any(axis=1),
         _entropy(found.sorted_BC, found.kept_BC),
     )
-    all_of_it = (
-        jnp.ones_like(few[0]), jnp.full_like(few[1], V), jnp.ones_like(few[2]),
-        _entropy(tempered_BV, jnp.ones(V, bool)),
-    )  # fmt: skip
+    entropy_B = jax.lax.cond(  # Passes over the vocabulary that truncated laws have no use for.
+        jnp.any(whole_B),
+        lambda: _entropy(tempered_BV, jnp.ones(V, bool)),
+        lambda: jnp.zeros(len(tempered_BV), tempered_BV.dtype),
+    )
+    all_of_it = jnp.ones_like(few[0]), jnp.full_like(few[1], V), jnp.ones_like(few[2]), entropy_B
     few = jax.tree.map(lambda x, y: jnp.where(whole_B, x, y), all_of_it, few)
 
     def of_all(rows_R):

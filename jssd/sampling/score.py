@@ -92,12 +92,7 @@ class Scorer:
         # A token of probability 0 adds nothing: 0 * log 0 = 0.
         part_CV = jnp.where(logprob_CV > -jnp.inf, jnp.exp(logprob_CV) * logprob_CV, 0)
         logprob_C = jnp.take_along_axis(logprob_CV, token_C[:, None], axis=1)[:, 0]
-
-        def under(law: Law):
-            law_C = jax.tree.map(lambda x: jnp.broadcast_to(x, token_C.shape), law)
-            return draw.measure(logits_CV, law_C, token_C)
-
-        return logprob_C, -part_CV.sum(axis=1), jax.lax.map(under, laws_L)
+        return logprob_C, -part_CV.sum(axis=1), draw.measure(logits_CV, laws_L, token_C)
 
     def score(
         self,

@@ -137,9 +137,27 @@ def find(
     """
     V = vocab_size or tempered_BV.shape[1]
     sorted_BC, ids_BC = _likeliest(tempered_BV, min(num_candidates, V), vocab_shards)
+    return settle(tempered_BV, sorted_BC, ids_BC, law, V)
+
+
+def settle(tempered_BV, sorted_BC, ids_BC, law: Law, vocab_size: int) -> Found:
+    """`find` with the likeliest tokens of the tempered logits known."""
     weight_B = _row_sums(jnp.exp(tempered_BV - sorted_BC[:, :1]))
-    kept_BC = retained(sorted_BC, weight_B, law, V)
-    return Found(sorted_BC, ids_BC, weight_B, kept_BC, certified(sorted_BC, weight_B, law, V))
+    kept_BC = retained(sorted_BC, weight_B, law, vocab_size)
+    certified_B = certified(sorted_BC, weight_B, law, vocab_size)
+    return Found(sorted_BC, ids_BC, weight_B, kept_BC, certified_B)
+
+
+def likeliest(logits_BV: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """The `count` largest logits of each row, float32, descending, and their ids."""
+    return _likeliest(logits_BV.astype(jnp.float32), min(count, logits_BV.shape[1]), 1)
+
+
+def temper_likeliest(sorted_BC: jax.Array, ids_BC: jax.Array, law: Law):
+    """`likeliest` of the tempered logits, from that of the logits."""
+    # Two numbers may be one after the division, and equals come in order of id.
+    order_BC, ids_BC = jax.lax.sort((-temper(sorted_BC, law), ids_BC), num_keys=2)
+    return -order_BC, ids_BC
 
 
 def retained(sorted_BC: jax.Array, weight_B: jax.Array, law: Law, vocab_size: int) -> jax.Array:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jssd.model import transformer
-from jssd.sampling import generate, truncate
+from jssd.sampling import draw, generate, score, truncate
 from jssd.sampling.engine import Engine
 from jssd.sampling.request import Request, Sampling
 from jssd.sampling.score import Scorer
@@ -137,3 +137,18 @@ def test_no_tensor_of_all_positions_times_the_vocabulary(params):
 def test_what_cannot_be_scored_is_refused(scorer, prompts, completions, message):
     with pytest.raises(ValueError, match=message):
         scorer.score(prompts, completions)
+
+
+def test_numbers_that_a_temperature_makes_equal_are_in_order_of_id():
+    # Of two neighbours the larger has the higher id; divided by 1.9 they are one number, and then a
+    # law that has room for one of them keeps the lower id, as a draw does.
+    low = np.float32(1.94)
+    high = np.nextafter(low, np.float32(2))
+    assert np.float32(low / np.float32(1.9)) == np.float32(high / np.float32(1.9))
+    logits_V = np.full(400, -20, np.float32)
+    logits_V[[7, 300]] = low, high
+    laws = score.stack([Sampling(temperature=t, top_p=0.4) for t in (1.9, 1.0)], 400)
+    both_BV, token_B = jnp.asarray([logits_V, logits_V]), jnp.asarray([7, 300], jnp.int32)
+    found = draw.measure(both_BV, laws, token_B)
+    np.testing.assert_array_equal(found.size_B, 1)
+    np.testing.assert_array_equal(found.logprob_B > -np.inf, [[True, False], [False, True]])
