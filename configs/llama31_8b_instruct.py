@@ -18,16 +18,32 @@ Reported, LiveCodeBench v6 (February to May 2025, 131 problems, n=10):
 The student's decoding adds the top-k that the base's lacks, so part of this gap may be decoding;
 every decode below is scored on both models for that reason.
 
-What `plan` says of one training step, 32 rows of 65,536 tokens, full depth (compiled at O1 with
-train.loss_chunk=1024; GiB a device of what there is; the bound is the slowest of arithmetic, memory
-and links at full speed, no forecast):
+What `plan` says at full depth, 32 rows of 65,536 tokens a step, JAX 0.10.2 and libtpu 0.0.42.1 at
+O1. A line is `--stages=plan` with --config.hardware and what `mesh` says as flags,
+--config.mesh.expert=8 and --config.train.grad_accum=4 for example; all are
+`tests/benchmarks/preset_plans.py`. GiB are of a device; what is sent is by a device and a step.
+Seconds are the slowest of arithmetic, memory and links at full speed, no forecast.
 
-    hardware       mesh                             GiB             s/step at best
-    b200x8         fsdp 8, grad_accum 4             49.9 of 164.1   15.4
-    v5p-64         fsdp 32                          31.6 of 95.7    21.6
-    v5e-256        fsdp 32 context 8                6.4 of 15.8     6.3
-    v6e-64         fsdp 32 context 2                15.8 of 31.3    5.4
-    tpu7x-4x4x4    fsdp 32 context 4                8.9 of 94.8     2.2
+    GiB          mesh               fits  needs  of     params  optim  grads  rest
+    b200x8       fsdp 8 accum 4     yes   49.9   164.1  3.7     7.5    3.7    34.9
+    v5p-64       fsdp 32            yes   31.5   95.7   0.9     1.9    0.9    27.8
+    v5e-256      fsdp 32 context 8  yes   6.4    15.8   0.1     0.2    0.1    6.0
+    v6e-64       fsdp 32 context 2  yes   15.8   31.2   0.5     0.9    0.5    13.9
+    tpu7x-4x4x4  fsdp 32 context 4  yes   8.9    94.8   0.2     0.5    0.2    8.0
+
+    at best      s/step  limit    MFU   FLOPs/model's  remat  GiB sent over axes
+    b200x8       15.4    compute  73 %  1.37           +26 %  fsdp 157.1
+    v5p-64       21.6    compute  64 %  1.57           +22 %  fsdp 59.9
+    v5e-256      6.29    compute  64 %  1.57           +22 %  fsdp 45.4, context 25.8
+    v6e-64       5.40    compute  64 %  1.57           +22 %  fsdp 48.8, context 14.8
+    tpu7x-4x4x4  2.15    compute  64 %  1.57           +22 %  fsdp 45.4, context 19.1
+
+    slots of a host  62,464 tokens  31,232 tokens  15,616 tokens  7,808 tokens  s/token
+    b200x8           152            312            624            1,248         0.0224
+    v5p-64           40             80             156            288           0.0354
+    v5e-256          0              0              0              0
+    v6e-64           4              16             32             64            0.0148
+    tpu7x-4x4x4      56             104            160            208           0.0199
 
 Not published, and so our choice: masking of prompt tokens (masked here), packing (off: one sample
 a row is the likely reading), Adam's eps and clipping, training precision, which checkpoint was
@@ -70,6 +86,7 @@ def get_config(variant: str = "") -> Config:
             global_batch_size=32,
             seq_len=65536,
             packing="none",
+            loss_chunk=1024,
             learning_rate=5e-6,
             final_learning_rate=1e-6,
             warmup_steps=250,

@@ -18,22 +18,47 @@ Reported, LiveCodeBench v6 (February to May 2025, 131 problems, n=10):
 
 The base's 66.1 does not agree with the paper's own split by difficulty, which gives 64.7.
 
-What `plan` says of one training step, 32 rows of 65,536 tokens, full depth (compiled at O1 with
-train.loss_chunk=1024; GiB a device of what there is; the bound is the slowest of arithmetic, memory
-and links at full speed, no forecast):
+What `plan` says at full depth, 32 rows of 65,536 tokens a step, JAX 0.10.2 and libtpu 0.0.42.1 at
+O1. A line is `--stages=plan` with --config.hardware and what `mesh` says as flags,
+--config.mesh.expert=8 and --config.train.grad_accum=4 for example; all are
+`tests/benchmarks/preset_plans.py`. GiB are of a device; what is sent is by a device and a step.
+Seconds are the slowest of arithmetic, memory and links at full speed, no forecast. The programs are
+those of qwen3_30b_a3b_instruct.
 
-    hardware       mesh                             GiB             s/step at best
-    b200x8         expert 8, grad_accum 4           117.4 of 164.1  16.8
-    v5p-16         expert 4 context 2, accum 8      90.5 of 95.7    100
-    v5p-32         expert 8 context 2, accum 4      53.4 of 95.7    50.2
-    v5p-64         fsdp 2 expert 8 context 2, accum 2  35.8 of 95.7    25.1
-    v5e-64         expert 8 context 8, accum 4      13.9 of 15.8    29.2
-    v5e-256        expert 16 context 16, accum 2    5.0 of 15.8     7.3
-    v6e-32         expert 8 context 4, accum 4      26.9 of 31.3    12.6
-    v6e-64         expert 8 context 8, accum 4      13.8 of 31.3    6.3
-    tpu7x-4x4x4    fsdp 4 expert 8 context 4        12.8 of 94.8    2.5
+    GiB          mesh                               fits  needs  of     params  optim  grads  rest
+    b200x4       expert 4 accum 8                   no    181.8  164.1  28.4    56.9   28.4   68.1
+    b200x8       expert 8 accum 4                   yes   117.4  164.1  14.2    28.4   14.2   60.6
+    v5p-8        expert 4 accum 8                   no    182.1  95.7   28.4    56.9   28.4   68.3
+    v5p-16       expert 4 context 2 accum 8         yes   91.5   95.7   14.2    28.4   14.2   34.6
+    v5p-32       expert 8 context 2 accum 4         yes   53.4   95.7   7.1     14.2   7.1    25.0
+    v5p-64       fsdp 2 expert 8 context 2 accum 2  yes   35.7   95.7   3.6     7.1    3.6    21.5
+    v5e-32       expert 4 context 8 accum 8         no    23.5   15.8   3.6     7.1    3.6    9.3
+    v5e-64       expert 8 context 8 accum 4         yes   14.2   15.8   1.8     3.6    1.8    7.1
+    v5e-256      expert 16 context 16 accum 2       yes   5.0    15.8   0.4     0.9    0.4    3.2
+    v6e-16       expert 4 context 4 accum 8         no    45.4   31.2   7.1     14.2   7.1    16.9
+    v6e-32       expert 8 context 4 accum 4         yes   27.1   31.2   3.6     7.1    3.6    12.9
+    v6e-64       expert 8 context 8 accum 4         yes   13.9   31.2   1.8     3.6    1.8    6.8
+    tpu7x-8      expert 4 context 2 accum 8         yes   89.3   94.8   14.2    28.4   14.2   32.4
+    tpu7x-4x4x4  fsdp 4 expert 8 context 4          yes   12.9   94.8   0.9     1.8    0.9    9.3
 
-v5e has no ragged all-to-all; there each pair of devices exchanges blocks of one size.
+    at best      s/step  limit    MFU   FLOPs/model's  remat  GiB sent over axes
+    b200x8       16.8    compute  66 %  1.51           +28 %  expert 2634.4
+    v5p-16       100     compute  54 %  1.84           +23 %  expert 2300.0, context 257.0
+    v5p-32       50.2    compute  54 %  1.84           +23 %  expert 1340.5, context 85.3
+    v5p-64       25.1    compute  54 %  1.84           +23 %  expert 660.6, context 31.8, fsdp 30.1
+    v5e-64       29.2    compute  54 %  1.84           +23 %  expert 406.0, context 149.2
+    v5e-256      7.31    compute  54 %  1.84           +23 %  expert 119.1, context 62.0
+    v6e-32       12.6    compute  54 %  1.84           +23 %  expert 689.5, context 127.9
+    v6e-64       6.28    compute  54 %  1.84           +23 %  expert 364.0, context 149.2
+    tpu7x-8      40.0    compute  54 %  1.84           +23 %  expert 2298.0, context 245.0
+    tpu7x-4x4x4  2.50    compute  54 %  1.84           +23 %  expert 165.2, fsdp 23.4, context 17.6
+
+    slots of a host  62,464 tokens  31,232 tokens  15,616 tokens  7,808 tokens  s/token
+    b200x8           208            424            856            1,720         0.0222
+    v5p-64           52             108            208            396           0.0352
+    v5e-256          0              0              0              0
+    v6e-64           8              16             28             48            0.0182
+    tpu7x-4x4x4      80             176            288            416           0.0194
 
 Not published, and so our choice: masking of prompt tokens (masked here), packing (off: one sample
 a row is the likely reading), Adam's eps and clipping, training precision, which checkpoint was

@@ -15,16 +15,32 @@ Reported, LiveCodeBench v6 (February to May 2025, 131 problems, n=10):
     base          34.0     41.0
     student       41.5     56.8
 
-What `plan` says of one training step, 32 rows of 65,536 tokens, full depth (compiled at O1 with
-train.loss_chunk=1024; GiB a device of what there is; the bound is the slowest of arithmetic, memory
-and links at full speed, no forecast):
+What `plan` says at full depth, 32 rows of 65,536 tokens a step, JAX 0.10.2 and libtpu 0.0.42.1 at
+O1. A line is `--stages=plan` with --config.hardware and what `mesh` says as flags,
+--config.mesh.expert=8 and --config.train.grad_accum=4 for example; all are
+`tests/benchmarks/preset_plans.py`. GiB are of a device; what is sent is by a device and a step.
+Seconds are the slowest of arithmetic, memory and links at full speed, no forecast.
 
-    hardware       mesh                             GiB             s/step at best
-    b200x8         fsdp 8, grad_accum 4             31.7 of 164.1   13.6
-    v5p-64         fsdp 32                          22.2 of 95.7    19.6
-    v5e-256        fsdp 32 context 8                4.6 of 15.8     5.7
-    v6e-64         fsdp 32 context 2                11.3 of 31.3    4.9
-    tpu7x-4x4x4    fsdp 32 context 4                6.3 of 94.8     2.0
+    GiB          mesh               fits  needs  of     params  optim  grads  rest
+    b200x8       fsdp 8 accum 4     yes   31.7   164.1  1.9     3.7    1.9    24.2
+    v5p-64       fsdp 32            yes   22.2   95.7   0.5     0.9    0.5    20.3
+    v5e-256      fsdp 32 context 8  yes   4.6    15.8   0.1     0.1    0.1    4.4
+    v6e-64       fsdp 32 context 2  yes   11.3   31.2   0.2     0.5    0.2    10.4
+    tpu7x-4x4x4  fsdp 32 context 4  yes   6.3    94.8   0.1     0.2    0.1    5.9
+
+    at best      s/step  limit    MFU   FLOPs/model's  remat  GiB sent over axes
+    b200x8       13.6    compute  70 %  1.42           +27 %  fsdp 86.3
+    v5p-64       19.6    compute  60 %  1.68           +22 %  fsdp 33.2
+    v5e-256      5.72    compute  60 %  1.68           +22 %  context 28.5, fsdp 26.7
+    v6e-64       4.91    compute  60 %  1.68           +22 %  fsdp 28.3, context 16.2
+    tpu7x-4x4x4  1.95    compute  60 %  1.68           +22 %  fsdp 26.7, context 21.0
+
+    slots of a host  62,464 tokens  31,232 tokens  15,616 tokens  7,808 tokens  s/token
+    b200x8           144            288            576            1,160         0.0227
+    v5p-64           40             80             156            296           0.0362
+    v5e-256          0              4              12             24
+    v6e-64           8              16             32             56            0.0162
+    tpu7x-4x4x4      64             128            224            344           0.0221
 
 Not published, and so our choice: masking of prompt tokens (masked here), packing (off: one sample
 a row is the likely reading), Adam's eps and clipping, training precision, which checkpoint was
@@ -68,6 +84,7 @@ def get_config(variant: str = "") -> Config:
             global_batch_size=32,
             seq_len=65536,
             packing="none",
+            loss_chunk=1024,
             learning_rate=5e-6,
             final_learning_rate=1e-6,
             warmup_steps=250,

@@ -1,6 +1,7 @@
 """Writes manifests: those of `launch/gke/`, or one of your own to the standard output.
 
-    python -m launch.render                 rewrites launch/gke/ and the tables in launch/README.md
+    python -m launch.render                 rewrites launch/gke/, the tables in launch/README.md and
+                                            docs/hardware.md, and the plans in the presets' notes
     python -m launch.render --like=jssd-v6e-sft --image=IMAGE --name=mine --stages=evaluate \\
         --config=configs/llama31_8b_instruct.py --workdir=/runs/mine | kubectl apply -f -
 
@@ -8,26 +9,21 @@ All but --like changes one thing of the job named there; --flags holds those of 
 """
 
 import argparse
-import ast
 import dataclasses
 import pathlib
-import re
 import shlex
 import sys
 
 import yaml
 
-from launch import cluster, manifests, targets
+from launch import cluster, manifests, plans, targets
 from launch.flags import SETS
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDER = ROOT / "launch" / "gke"
 README = ROOT / "launch" / "README.md"
+HARDWARE = ROOT / "docs" / "hardware.md"
 HEAD = "# Made by `python -m launch.render`: change launch/*.py, not this file.\n"
-_ROW = re.compile(
-    r"    (?P<hardware>[a-z0-9]+[-x][0-9x]+) +(?P<mesh>\S.*?)  +"
-    r"(?P<need>[\d.]+) of (?P<there>[\d.]+)"
-)
 
 
 def text(objects: list[dict]) -> str:
@@ -55,33 +51,20 @@ def _jobs() -> tuple[targets.Job, ...]:
     return targets.COMMITTED
 
 
-def plan_rows(config: pathlib.Path) -> list[dict[str, str]]:
-    """The plan table in a config's note: hardware, mesh, GiB it needs and GiB there."""
-    note = ast.get_docstring(ast.parse(config.read_text()), clean=False) or ""
-    return [match.groupdict() for match in _ROW.finditer(note)]
-
-
-def smallest(rows: list[dict[str, str]], model: str) -> dict[str, str] | None:
-    """Of one kind of chip, the row with the fewest devices; None where there is none."""
-    mine = [row for row in rows if targets.hardware.parse(row["hardware"]).model == model]
-    count = lambda row: targets.hardware.parse(row["hardware"]).num_devices
-    return min(mine, key=count, default=None)
-
-
 def hardware_table() -> str:
     """Hardware, its file, preset, and the smallest slice that plan compiled and found to fit."""
     lines = [
         "| chip | file of stage sft | preset | smallest slice compiled | mesh | GiB a device |",
         "|---|---|---|---|---|---|",
     ]
-    for model in targets.POOLS:
-        for config in sorted((ROOT / "configs").glob("*.py")):
-            row = smallest(plan_rows(config), model)
-            if row:
-                lines.append(
-                    f"| {model} | `gke/{model}-sft.yaml` | `{config.stem}` | {row['hardware']} "
-                    f"| {row['mesh']} | {row['need']} of {row['there']} |"
-                )
+    for chip in targets.POOLS:
+        for preset in plans.presets():
+            if plan := plans.smallest(preset, chip):
+                cells = (
+                    chip, f"`gke/{chip}-sft.yaml`", f"`{preset}`", plan["hardware"],
+                    plans.mesh(plan), plans.needs(plan),
+                )  # fmt: skip
+                lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -102,13 +85,25 @@ def flags_table() -> str:
     return "\n".join(lines)
 
 
-def readme(old: str) -> str:
-    """The README with its tables made anew."""
+def texts() -> dict[pathlib.Path, str]:
+    """Every text that has something generated in it, made anew."""
+    readme = README.read_text(encoding="utf-8")
     for name, table in (("hardware", hardware_table()), ("flags", flags_table())):
-        begin, end = f"<!-- {name}: made by launch.render -->\n", f"<!-- end of {name} -->"
-        head, rest = old.split(begin)
-        old = head + begin + "\n" + table + "\n\n" + end + rest.split(end)[1]
-    return old
+        readme = _between(readme, name, table)
+    made = {
+        README: readme,
+        HARDWARE: _between(HARDWARE.read_text("utf-8"), "plans", plans.overview()),
+    }
+    for preset in plans.presets():
+        path = ROOT / "configs" / f"{preset}.py"
+        made[path] = plans.documented(path.read_text(encoding="utf-8"), preset)
+    return made
+
+
+def _between(text: str, name: str, table: str) -> str:
+    begin, end = f"<!-- {name}: made by launch.render -->\n", f"<!-- end of {name} -->"
+    head, rest = text.split(begin)
+    return head + begin + "\n" + table + "\n\n" + end + rest.split(end)[1]
 
 
 def changed(arguments: argparse.Namespace) -> targets.Job:
@@ -155,9 +150,8 @@ def main(argv: list[str]) -> int:
         print(f"render: error: {error}", file=sys.stderr)
         return 2
     FOLDER.mkdir(exist_ok=True)
-    for path, content in files().items():
+    for path, content in {**files(), **texts()}.items():
         path.write_text(content, encoding="utf-8")
-    README.write_text(readme(README.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 

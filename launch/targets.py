@@ -118,7 +118,7 @@ _TRAIN = ("sample", "sft", "export")  # Sample takes up what shards have drawn.
 
 
 def _gang(name: str, hardware: str, *mesh: str) -> Job:
-    flags = tuple(f"--config.{one}" for one in (*mesh, "train.loss_chunk=1024"))
+    flags = tuple(f"--config.{one}" for one in mesh)
     return Job(f"jssd-{name}", "gang", hardware, _CONFIG, _WORKDIR, _TRAIN, flags)
 
 

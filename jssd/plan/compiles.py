@@ -17,7 +17,7 @@ from typing import Any
 from jssd import phases, places
 from jssd.config import Config, MeshConfig, digest, to_dict
 from jssd.model.config import ModelConfig
-from jssd.plan import complaints
+from jssd.plan import architectures, complaints
 from jssd.plan.hardware import Hardware
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
@@ -26,12 +26,10 @@ _SOURCES = (
     "data/packing.py",
 )  # fmt: skip
 _BEAT = 10.0  # Seconds between two signs of life of a compile.
-# What of the config decides each program, besides the model and the mesh.
-_SECTIONS = {
-    "train": ("train",),
-    "prefill": ("engine", "sampling"),
-    "decode": ("engine", "sampling"),
-}
+# What of the config decides each program, besides the architecture and the mesh. Laws are arguments
+# of the sampling programs, so that two presets of one architecture may share them.
+_SECTIONS = {"train": ("train",), "prefill": ("engine",), "decode": ("engine",)}
+_LAW = ("temperature", "top_k", "top_p", "min_p")
 
 
 def compile_program(
@@ -66,7 +64,8 @@ def compile_program(
         "program": program,
         "slots": slots,
     }
-    kept = folder / f"{_digest(request, cfg)}.json"
+    _, dtype = architectures.read(config.model, config.plan.layers)
+    kept = folder / f"{_digest(request, cfg, dtype)}.json"
     if kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))
     tell()
@@ -81,10 +80,13 @@ def write_json(path: pathlib.Path, tree: dict[str, Any]) -> None:
     places.write_text(path, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
 
 
-def _digest(request: dict[str, Any], cfg: ModelConfig) -> str:
+def _digest(request: dict[str, Any], cfg: ModelConfig, dtype: str) -> str:
     """Of the program, the compiler and the code between them."""
     tree = request["config"]
     sections = {name: tree[name] for name in _SECTIONS[request["program"]]}
+    if request["program"] != "train":
+        sampling = tree["sampling"].items()
+        sections["sampling"] = {name: value for name, value in sampling if name not in _LAW}
     plan = {name: value for name, value in tree["plan"].items() if name not in ("search", "tries")}
     plan = {name: value for name, value in plan.items() if name not in ("programs", "timeout")}
     source = hashlib.sha256()
@@ -95,7 +97,7 @@ def _digest(request: dict[str, Any], cfg: ModelConfig) -> str:
     return digest(
         {
             "request": {**request, "config": {**sections, "plan": plan}},
-            "model": dataclasses.asdict(cfg) | {"source": tree["model"]},
+            "model": dataclasses.asdict(cfg) | {"dtypes": [dtype, tree["model"]["compute_dtype"]]},
             "versions": [_version(name) for name in ("jax", "libtpu", "jax-cuda13-pjrt")],
             "flags": [os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")],
             "source": source.hexdigest(),

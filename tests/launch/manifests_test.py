@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from jssd.config import SurvivalConfig
-from jssd.plan import hardware
+from jssd.plan import architectures, hardware
 from jssd.rules import validate
-from launch import manifests, render, targets
+from launch import manifests, plans, render, targets
 from tests.configs_test import load
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -35,8 +35,10 @@ def test_committed_files_are_rendered_ones():
     assert {path.name for path in FILES} == {path.name for path in files}
     for path, text in files.items():
         assert path.read_text() == text, f"{path.name}: run python -m launch.render"
-    old = render.README.read_text()
-    assert render.readme(old) == old, "launch/README.md: run python -m launch.render"
+    texts = render.texts()
+    assert {path.stem for path in texts} >= {"README", "hardware", "qwen3_30b_a3b_instruct"}
+    for path, text in texts.items():
+        assert path.read_text("utf-8") == text, f"{path}: run python -m launch.render"
 
 
 @pytest.mark.parametrize("job", GANGS, ids=name_of)
@@ -103,13 +105,39 @@ def test_arguments_are_ones_that_jssd_takes(job):
 
 
 def test_meshes_are_those_of_the_plan_tables():
-    rows = render.plan_rows(ROOT / "configs" / "qwen3_4b_instruct.py")
-    assert len(rows) == 5
-    for row in rows:
-        [job] = [job for job in GANGS if job.hardware == row["hardware"]]
-        words = re.findall(r"(\w+) (\d+)", row["mesh"])
-        told = {f"--config.{'train' if n == 'grad_accum' else 'mesh'}.{n}={v}" for n, v in words}
-        assert told == set(job.flags) - {"--config.train.loss_chunk=1024"}
+    kept = plans.kept("qwen3_4b_instruct")
+    assert len(kept) == 5
+    for plan in kept:
+        [job] = [job for job in GANGS if job.hardware == plan["hardware"]]
+        told = {f"--config.mesh.{axis}={n}" for axis, n in plan["mesh"].items() if n != 1}
+        if plan["grad_accum"] > 1:
+            told.add(f"--config.train.grad_accum={plan['grad_accum']}")
+        assert told == set(job.flags)
+
+
+def test_next_smaller_slices_do_not_hold_the_30b():
+    kept = plans.kept("qwen3_30b_a3b_instruct")
+    chips = {chip: [p for p in kept if plans.model(p) == chip] for chip in targets.POOLS}
+    refused = {"b200": "b200x4", "v5e": "v5e-32", "v5p": "v5p-8", "v6e": "v6e-16"}
+    for chip, name in refused.items():
+        first, second = chips[chip][:2]
+        assert (
+            first["hardware"] == name
+            and first["programs"]["train"]["complaint"]["kind"] == "memory"
+        )
+        assert second["fits"] and second == plans.smallest("qwen3_30b_a3b_instruct", chip)
+
+
+@pytest.mark.parametrize(("preset", "source"), plans.SAME.items())
+def test_presets_that_share_plans_have_the_same_programs(preset, source):
+    ours, theirs = (load(ROOT / "configs" / f"{name}.py")[0] for name in (preset, source))
+    assert architectures.read(ours.model) == architectures.read(theirs.model)
+    assert ours.model.compute_dtype == theirs.model.compute_dtype
+    steps = {"num_steps": 1, "warmup_steps": 0, "save_every": 1}
+    train = [dataclasses.replace(config.train, **steps) for config in (ours, theirs)]
+    assert train[0] == train[1]
+    assert (ours.engine, ours.plan, ours.mesh) == (theirs.engine, theirs.plan, theirs.mesh)
+    assert ours.sampling.max_new_tokens == theirs.sampling.max_new_tokens
 
 
 def test_every_preset_has_a_slice_of_every_kind():

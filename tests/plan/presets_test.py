@@ -8,13 +8,12 @@ seconds. The notes' own figures are of full depth and 65,536 tokens.
 import dataclasses
 import os
 import pathlib
-import re
 
 import pytest
 
 from jssd.config import MeshConfig
 from jssd.plan import absent, architectures, compiles, hardware
-from launch import render
+from launch import plans
 from tests.configs_test import load
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -35,19 +34,14 @@ if os.environ.get("JSSD_TEST_PRESETS") != "all":
 
 def _case(preset, model):
     """The preset cut short, with the mesh of its note for the smallest slice of a kind of chip."""
-    path = ROOT / "configs" / f"{preset}.py"
-    row = render.smallest(render.plan_rows(path), model)
-    assert row is not None, f"{path} has no row for {model}."
-    sizes = {name: int(size) for name, size in re.findall(r"([a-z_]+) (\d+)", row["mesh"])}
-    config, _ = load(path)
-    accum = sizes.pop("accum", 0) or sizes.pop("grad_accum", 1)
-    config.mesh = MeshConfig(**sizes)
-    config.train = dataclasses.replace(
-        config.train, grad_accum=accum, seq_len=4096, loss_chunk=1024
-    )
+    plan = plans.smallest(preset, model)
+    assert plan is not None, f"results/plans has none of {preset} for {model}."
+    config, _ = load(ROOT / "configs" / f"{preset}.py")
+    config.mesh = MeshConfig(**plan["mesh"])
+    config.train = dataclasses.replace(config.train, grad_accum=plan["grad_accum"], seq_len=4096)
     config.sampling.max_new_tokens, config.plan.prompt_tokens = 3072, 1024
     config.plan.layers, config.plan.optimization = 1, "O1"
-    return config, hardware.parse(row["hardware"])
+    return config, hardware.parse(plan["hardware"])
 
 
 def _compile(config, target, program, folder):
@@ -70,6 +64,9 @@ def test_a_step_of_one_layer(preset, model, tmp_path):
     kernels, calls = " ".join(result["flops"]["kernels"]), " ".join(result["custom_calls"])
     if target.chip.platform == "tpu":
         assert "splash" in kernels and "tpu_custom_call" in calls
+        # A grouped product without a kernel would be one with every expert.
+        written = result["flops"]["device"] / config.train.grad_accum
+        assert 0 < result["compiler_flops"] < written and "note" not in result
         return
     assert "dot_product_attention" in kernels and "fmhaSoftmaxBackward" in calls
     # Weights' gradients leave as reduce-scatters. Summed whole are those of norms, kilobytes.
