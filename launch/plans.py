@@ -106,7 +106,7 @@ def overview() -> str:
 
 def _memory(plans: list[dict[str, Any]]) -> Rows:
     heads = ("GiB", "mesh", "fits", "needs", "of", "params", "optim", "grads", "rest")
-    rows = [heads]
+    rows: Rows = [heads]
     for plan in plans:
         train = plan["programs"]["train"]
         held, memory = train["bytes"], train["memory"]
@@ -120,7 +120,7 @@ def _memory(plans: list[dict[str, Any]]) -> Rows:
 
 def _speed(plans: list[dict[str, Any]]) -> Rows:
     heads = ("at best", "s/step", "limit", "MFU", "FLOPs/model's", "remat", "GiB sent over axes")
-    rows = [heads]
+    rows: Rows = [heads]
     for plan in plans:
         train = plan["programs"]["train"]
         if "times" not in train:

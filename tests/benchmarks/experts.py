@@ -81,6 +81,7 @@ def _compare(target: hardware.Hardware) -> None:
                 with jax.set_mesh(mesh):
                     compiled = program.trace(*args).lower().compile()
                 memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+                assert memory is not None
                 told.append(
                     f"{memory.temp_size_in_bytes / 2**20:>8.0f} MiB"
                     f"{cost.get('flops', 0.0) / (2 * products * M * D * F):>7.2f}"

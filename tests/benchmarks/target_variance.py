@@ -27,7 +27,8 @@ def main(_) -> None:
     import numpy as np
 
     hard_norms, soft_norms, noise = [], [], []
-    hard_sums, soft_sums = [None] * _GROUPS.value, [None] * _GROUPS.value
+    hard_sums: list[dict | None] = [None] * _GROUPS.value
+    soft_sums: list[dict | None] = [None] * _GROUPS.value
     norm = jax.jit(lambda tree: sum((leaf**2).sum() for leaf in jax.tree.leaves(tree)))
     minus = jax.jit(lambda a, b: jax.tree.map(lambda x, y: x - y, a, b))
     plus = jax.jit(lambda a, b: jax.tree.map(lambda x, y: x + y, a, b))
