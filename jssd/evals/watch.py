@@ -37,6 +37,9 @@ def together(child: Child, find: Callable[[], Iterable[int]], memory_mb: int):
             found = list(find())
             held = memory(found, limit)
             if held > limit:
+                # Pages of a process that forked or ended between two readings were counted twice.
+                held = min(held, memory(list(find()), limit))
+            if held > limit:
                 detail = f"its processes together held {held >> 20} MB, more than {memory_mb}"
                 child.end(Failure("memory", detail))
                 for pid in found:  # Those that left the group: nobody may be reading just now.
@@ -58,15 +61,20 @@ def memory(pids: Iterable[int], enough: int) -> int:
 
     Up to there, what is shared counts for each of them: that is quick to read, and never too low.
     """
-    resident = {pid: _kilobytes(pid, "status", rb"^Vm(?:RSS|Swap):\s+(\d+)") for pid in pids}
+    resident = {pid: _resident(pid) for pid in pids}
     total = sum(filter(None, resident.values())) << 10
     if total <= enough:
         return total
     total = 0
-    for pid, quick in resident.items():
+    for pid in resident:
         exact = _kilobytes(pid, "smaps_rollup", rb"^(?:Pss|SwapPss):\s+(\d+)")
-        total += (quick or 0) if exact is None else exact  # A process may forbid the exact look.
+        # A process may forbid the exact look; one that has ended since holds nothing.
+        total += (_resident(pid) or 0) if exact is None else exact
     return total << 10
+
+
+def _resident(pid: int) -> int | None:
+    return _kilobytes(pid, "status", rb"^Vm(?:RSS|Swap):\s+(\d+)")
 
 
 def tree(root: int) -> set[int]:

@@ -302,7 +302,7 @@ def test_the_sky_task_sets_the_flags_of_its_chip(tmp_path):
         first, *argv = done.stdout.splitlines()
         assert first.startswith(flag) and bool(first) == bool(flag)
         assert argv[:3] == ["-m", "jssd.main", "--distributed"]
-        assert "--workdir=/runs/qwen3_4b_instruct" in argv and argv[-1].startswith("--config.train")
+        assert "--workdir=/runs/qwen3_4b_instruct" in argv and argv[-1] == "--config.mesh.context=2"
 
 
 SKY = """
