@@ -38,7 +38,8 @@ def together(child: Child, find: Callable[[], Iterable[int]], memory_mb: int):
             held = memory(found, limit)
             if held > limit:
                 # Pages of a process that forked or ended between two readings were counted twice.
-                held = min(held, memory(list(find()), limit))
+                found = list(find())
+                held = min(held, memory(found, limit))
             if held > limit:
                 detail = f"its processes together held {held >> 20} MB, more than {memory_mb}"
                 child.end(Failure("memory", detail))
